@@ -1,0 +1,82 @@
+// What an algorithm may ask of the machine it runs on: dense products, vector arithmetic, the rows of a cell, and
+// workers. The algorithms say what happens to a batch of points and know nothing else; cpu/ fills these tables, once
+// per instruction set, with plain functions on raw pointers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "lsc/cell.h"
+
+namespace lsc {
+
+using Index = std::ptrdiff_t;
+
+// Dense linear algebra on row-major data.
+template <class T>
+struct LinearKernels {
+  // Columns per packed panel. A packed [k, n] matrix takes k * round_up(n, panel_width) elements.
+  Index panel_width;
+  // packed <- B, where B[i, j] = b[i * row_stride + j * column_stride], i < k, j < n.
+  void (*pack)(Index k, Index n, const T* b, Index row_stride, Index column_stride, T* packed);
+  // C[i, j] = (accumulate ? C[i, j] : 0) + sum over k of A[i, k] B[k, j]; A[i, k] = a[i * a_row + k * a_column].
+  // Row i of C depends on row i of A alone, bit for bit: any split of rows gives the same numbers.
+  void (*multiply)(Index m, Index n, Index k, const T* a, Index a_row, Index a_column, const T* packed, T* c,
+                   Index c_row, bool accumulate);
+  T (*dot)(Index n, const T* x, const T* y);
+  void (*axpy)(Index n, T alpha, const T* x, T* y);             // y += alpha x
+  void (*scale)(Index n, T alpha, const T* x, T* y);            // y = alpha x
+  void (*multiply_add)(Index n, const T* a, const T* b, T* c);  // c += a b, element by element
+};
+
+// One cell's per-unit function, over a row of H units. Within a row, pre-activation k of unit u is p[k * H + u]; state
+// j of unit u is s[j * state_stride + u]. S, P as in lsc/cell.h.
+template <class T>
+struct CellKernels {
+  void (*step)(Index H, const T* p, const T* s, Index state_stride, T* next, Index next_stride);
+  // coefficients [S, P + S, H]: d next[i] / d p[k], then d next[i] / d s[j].
+  void (*linearize)(Index H, const T* p, const T* s, Index state_stride, T* coefficients);
+  // With phi = sum_i u_i (d next_i along (dp, ds)): q [P, H] = d phi / d p, r [S, H] = d phi / d s.
+  void (*second_order)(Index H, const T* p, const T* s, Index state_stride, const T* dp, const T* ds, const T* u, T* q,
+                       T* r);
+};
+
+// What a cell is, apart from its arithmetic.
+struct CellShape {
+  std::string name;
+  int states = 0;
+  int preactivations = 0;
+  std::vector<Feed> feeds;
+  int input_blocks = 0;
+  int recurrent_blocks = 0;
+};
+
+// Returns true when the caller wants the work to stop (Ctrl-C).
+using Poll = std::function<bool()>;
+
+// Thrown where a poll asked to stop; the binding turns it into the pending Python exception.
+struct Interrupted {};
+
+// Calls body(worker, poll) on min(threads, work_items) workers, worker 0 on the calling thread, and waits for all. Any
+// worker may call the poll it is handed: it asks `poll` on worker 0 and tells the others. The first exception is
+// rethrown here; an interrupt becomes Interrupted. Bodies share the work out among themselves: fewer workers may come
+// than asked.
+void run_workers(int threads, std::int64_t work_items, const Poll& poll,
+                 const std::function<void(int worker, const Poll& poll)>& body);
+
+// Splits [0, count) into contiguous ranges, at most one per thread, and runs body on each.
+void parallel_ranges(int threads, std::int64_t count, const Poll& poll,
+                     const std::function<void(std::int64_t begin, std::int64_t end, const Poll& poll)>& body);
+
+// Everything an algorithm gets from its caller beside its data.
+template <class T>
+struct Backend {
+  const LinearKernels<T>& linear;
+  int threads;
+  Poll poll;
+};
+
+}  // namespace lsc

@@ -1,0 +1,85 @@
+// The workers of algorithms/backend.h on OpenMP: where torch was loaded first, in the runtime that torch loaded. Serial
+// in a forked child.
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
+
+#include "cpu/dispatch.h"
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
+namespace lsc {
+namespace {
+
+// A forked child inherits the pool's bookkeeping but none of its threads: using it would wait for ever.
+std::atomic<bool> in_forked_child{false};
+
+void watch_forks() {
+#if defined(__unix__) || defined(__APPLE__)
+  static std::once_flag once;
+  std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; }); });
+#endif
+}
+
+}  // namespace
+
+void run_workers(int threads, std::int64_t work_items, const Poll& poll,
+                 const std::function<void(int, const Poll&)>& body) {
+  watch_forks();
+  const int workers = in_forked_child ? 1 : int(std::max<std::int64_t>(1, std::min<std::int64_t>(threads, work_items)));
+  std::atomic<bool> stop{false};
+  std::exception_ptr failure;
+  std::mutex guard;
+  const auto work = [&](int worker) {
+    const Poll watch = [&, worker] {
+      if (worker == 0 && poll && !stop && poll()) stop = true;
+      return stop.load(std::memory_order_relaxed);
+    };
+    try {
+      body(worker, watch);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(guard);
+      if (!failure) failure = std::current_exception();
+      stop = true;
+    }
+  };
+  if (workers == 1) {
+    work(0);
+  } else {
+#if defined(_OPENMP)
+#pragma omp parallel num_threads(workers)
+    work(omp_get_thread_num());
+#else
+    work(0);
+#endif
+  }
+  if (failure) std::rethrow_exception(failure);
+  if (stop) throw Interrupted{};
+}
+
+void parallel_ranges(int threads, std::int64_t count, const Poll& poll,
+                     const std::function<void(std::int64_t, std::int64_t, const Poll&)>& body) {
+  const std::int64_t ranges = std::max<std::int64_t>(1, std::min<std::int64_t>(threads, count));
+  std::atomic<std::int64_t> next{0};
+  run_workers(threads, ranges, poll, [&](int, const Poll& watch) {
+    for (std::int64_t i = next++; i < ranges; i = next++) body(count * i / ranges, count * (i + 1) / ranges, watch);
+  });
+}
+
+namespace cpu {
+const char* thread_runtime() {
+#if defined(_OPENMP)
+  return "openmp";
+#else
+  return "serial";
+#endif
+}
+}  // namespace cpu
+
+}  // namespace lsc

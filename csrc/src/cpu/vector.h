@@ -1,0 +1,35 @@
+// Vectors of the instruction set that this unit is compiled for, as GCC and Clang extend the language.
+#pragma once
+
+#include "algorithms/backend.h"
+
+namespace lsc {
+inline namespace LSC_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64, kTileRows = 12, kTileVectors = 2;
+#elif defined(__AVX2__)
+inline constexpr int kVectorBytes = 32, kTileRows = 6, kTileVectors = 2;
+#else
+inline constexpr int kVectorBytes = 16, kTileRows = 4, kTileVectors = 2;
+#endif
+
+template <class T>
+struct VectorOf {
+  // Unaligned and free to alias its elements.
+  typedef T type __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
+  static constexpr int kLanes = kVectorBytes / int(sizeof(T));
+};
+
+template <class T>
+inline typename VectorOf<T>::type load(const T* p) {
+  return *reinterpret_cast<const typename VectorOf<T>::type*>(p);
+}
+
+template <class T>
+inline void store(T* p, typename VectorOf<T>::type v) {
+  *reinterpret_cast<typename VectorOf<T>::type*>(p) = v;
+}
+
+}  // namespace LSC_ISA
+}  // namespace lsc

@@ -1,0 +1,294 @@
+#include "python/operators.h"
+
+#include <memory>
+#include <variant>
+
+#include "algorithms/radius_batch.h"
+#include "algorithms/step_operator.h"
+#include "python/buffers.h"
+
+namespace lsc::python {
+namespace {
+
+// A Jacobian that only a Python function can multiply with: all N points at once, through two buffers that Python reads
+// and writes. `function(transpose)` reads v [N, columns or rows] and writes out.
+template <class T>
+class CallbackOperator : public Operator<T> {
+ public:
+  CallbackOperator(Index points, Index n, T* v, T* out, py::function function)
+      : points_(points), n_(n), v_(v), out_(out), function_(std::move(function)) {}
+  ~CallbackOperator() override {
+    const py::gil_scoped_acquire lock;
+    function_ = py::function();
+  }
+
+  Index points() const override { return points_; }
+  Index rows() const override { return n_; }
+  Index columns() const override { return n_; }
+  bool concurrent() const override { return false; }
+
+  void apply(Product product, Index count, const Index* point, const T* v, T* out) const override {
+    for (Index j = 0; j < count; ++j) std::copy_n(v + j * n_, n_, v_ + point[j] * n_);
+    {
+      const py::gil_scoped_acquire lock;
+      function_(product == Product::rmatvec);
+    }
+    for (Index j = 0; j < count; ++j) std::copy_n(out_ + point[j] * n_, n_, out + j * n_);
+  }
+
+ private:
+  Index points_, n_;
+  T* v_;
+  T* out_;
+  py::function function_;
+};
+
+struct ResultBuffers {
+  Buffer radius, eigenvalue, residual, condition, num_matvecs, status;
+  OptionalBuffer vectors;
+};
+
+class AnyOperator {
+ public:
+  template <class T>
+  explicit AnyOperator(std::unique_ptr<Operator<T>> held) : held_(std::move(held)) {}
+
+  Index points() const {
+    return visit([](const auto& op) { return op.points(); });
+  }
+  Index rows() const {
+    return visit([](const auto& op) { return op.rows(); });
+  }
+  Index columns() const {
+    return visit([](const auto& op) { return op.columns(); });
+  }
+
+  void apply(bool transpose, const OptionalBuffer& indices, Index count, const Buffer& v, const Buffer& out,
+             int threads) const {
+    visit_typed([&](const auto& op, auto zero) {
+      using T = decltype(zero);
+      const Index in_size = transpose ? op.rows() : op.columns(), out_size = transpose ? op.columns() : op.rows();
+      const std::vector<Index> points = checked_points(indices, count);
+      const T* source = data<const T>("v", v, checked_size("v", {count, in_size}));
+      T* target = data<T>("out", out, checked_size("out", {count, out_size}));
+      const Backend<T> backend = make_backend<T>(threads);
+      release_and_run([&] {
+        parallel_ranges(op.concurrent() ? threads : 1, count, backend.poll, [&](Index begin, Index end, const Poll&) {
+          if (begin < end)
+            op.apply(transpose ? Product::rmatvec : Product::matvec, end - begin, points.data() + begin,
+                     source + begin * in_size, target + begin * out_size);
+        });
+      });
+    });
+  }
+
+  void radii(double tol, Index max_matvecs, std::uint64_t seed, const OptionalBuffer& indices, Index count,
+             const OptionalBuffer& targets, bool transposed, const ResultBuffers& out, int threads) const {
+    visit_typed([&](const auto& op, auto zero) {
+      using T = decltype(zero);
+      const std::vector<Index> points = checked_points(indices, count);
+      double* radius = data<double>("radius", out.radius, count);
+      Complex* eigenvalue = reinterpret_cast<Complex*>(data<double>("eigenvalue", out.eigenvalue, 2 * count));
+      double* residual = data<double>("residual", out.residual, count);
+      double* condition = data<double>("condition", out.condition, count);
+      std::int32_t* num_matvecs = data<std::int32_t>("num_matvecs", out.num_matvecs, count);
+      std::uint8_t* status = data<std::uint8_t>("status", out.status, count);
+      T* vectors = data<T>("vectors", out.vectors, checked_size("vectors", {count, 2, op.rows()}));
+      RadiusTargets goals;
+      goals.point = points.data();
+      goals.eigenvalue = reinterpret_cast<const Complex*>(data<const double>("targets", targets, 2 * count));
+      goals.transposed = transposed;
+      RadiusOptions options;
+      options.tol = tol;
+      options.max_matvecs = max_matvecs;
+      options.seed = seed;
+      std::vector<RadiusResult> results(static_cast<std::size_t>(count));
+      const Backend<T> backend = make_backend<T>(threads);
+      release_and_run([&] { estimate_radii<T>(backend, op, options, count, goals, results.data(), vectors); });
+      for (Index i = 0; i < count; ++i) {
+        const RadiusResult& result = results[std::size_t(i)];
+        radius[i] = result.radius;
+        eigenvalue[i] = result.eigenvalue;
+        residual[i] = result.residual;
+        condition[i] = result.condition;
+        num_matvecs[i] = std::int32_t(result.num_matvecs);
+        status[i] = std::uint8_t(result.status);
+      }
+    });
+  }
+
+  template <class F>
+  void visit_typed(F&& f) const {
+    if (const auto* single = std::get_if<std::unique_ptr<Operator<float>>>(&held_))
+      f(**single, float{});
+    else
+      f(*std::get<std::unique_ptr<Operator<double>>>(held_), double{});
+  }
+
+ private:
+  template <class F>
+  Index visit(F&& f) const {
+    return std::visit([&](const auto& held) -> Index { return f(*held); }, held_);
+  }
+
+ protected:
+  std::vector<Index> checked_points(const OptionalBuffer& indices, Index count) const {
+    std::vector<Index> points(static_cast<std::size_t>(checked_size("count", {count})));
+    const std::int64_t* given = data<const std::int64_t>("indices", indices, count);
+    for (Index i = 0; i < count; ++i) {
+      points[std::size_t(i)] = given ? Index(given[i]) : i;
+      if (points[std::size_t(i)] < 0 || points[std::size_t(i)] >= this->points())
+        throw std::invalid_argument("indices: expected 0 .. " + std::to_string(this->points() - 1) + ", got " +
+                                    std::to_string(points[std::size_t(i)]));
+    }
+    return points;
+  }
+
+ private:
+  std::variant<std::unique_ptr<Operator<float>>, std::unique_ptr<Operator<double>>> held_;
+};
+
+class AnyStepOperator : public AnyOperator {
+ public:
+  template <class T>
+  AnyStepOperator(std::unique_ptr<Operator<T>> held, const CellShape& cell, const StackShape& shape, Index layer,
+                  bool diagonal)
+      : AnyOperator(std::move(held)), cell_(cell), shape_(shape), layer_(layer), diagonal_(diagonal) {}
+
+  // Adds d phi / d parameters for phi = sum_j u_j' J[indices[j]] v_j, and writes what a change of the data would do.
+  void bilinear_gradient(const Buffer& indices, Index count, const Buffer& u, const Buffer& v,
+                         const std::vector<OptionalBuffer>& gradient, const std::vector<OptionalBuffer>& gradient_below,
+                         const OptionalBuffer& states, const OptionalBuffer& input, const OptionalBuffer& states_below,
+                         const OptionalBuffer& input_below, int threads) const {
+    visit_typed([&](const auto& op, auto zero) {
+      using T = decltype(zero);
+      const auto& step = static_cast<const StepOperator<T>&>(op);
+      const std::vector<Index> points = checked_points(indices, count);
+      const T* left = data<const T>("u", u, checked_size("u", {count, op.rows()}));
+      const T* right = data<const T>("v", v, checked_size("v", {count, op.columns()}));
+      const LayerParameters<T> own = layer_gradient<T>(gradient, layer_);
+      const LayerParameters<T> below = diagonal_ ? layer_gradient<T>(gradient_below, layer_ - 1) : LayerParameters<T>{};
+      const Index n = shape_.input_size(layer_), n_below = layer_ > 0 ? shape_.input_size(layer_ - 1) : 0;
+      const std::int64_t state_size = checked_size("states", {count, cell_.states, shape_.H});
+      T* ds = data<T>("states", states, state_size);
+      T* dx = data<T>("input", input, checked_size("input", {count, n}));
+      T* ds_below = data<T>("states_below", states_below, state_size);
+      T* dx_below = data<T>("input_below", input_below, checked_size("input_below", {count, n_below}));
+      const Backend<T> backend = make_backend<T>(threads);
+      if (count == 0) return;
+      release_and_run([&] {
+        step.bilinear_gradient(backend, count, points.data(), left, right, own, below, ds, dx, ds_below, dx_below);
+      });
+    });
+  }
+
+ private:
+  template <class T>
+  LayerParameters<T> layer_gradient(const std::vector<OptionalBuffer>& buffers, Index layer) const {
+    StackShape one = shape_;
+    one.I = shape_.input_size(layer);
+    one.L = 1;
+    return layer_parameters<T>("gradient", cell_, one, {buffers})[0];
+  }
+
+  CellShape cell_;
+  StackShape shape_;
+  Index layer_;
+  bool diagonal_;
+};
+
+Direction direction_named(const std::string& name) {
+  if (name == "time") return Direction::time;
+  if (name == "depth") return Direction::depth;
+  if (name == "diagonal") return Direction::diagonal;
+  if (name == "input") return Direction::input;
+  throw std::invalid_argument("direction: expected time, depth, diagonal or input, got '" + name + "'");
+}
+
+std::unique_ptr<AnyStepOperator> step_operator(const std::string& cell_name, const std::string& dtype,
+                                               const Sizes& sizes, const Buffer& x, const LayerBuffers& weights,
+                                               const Buffer& states, const Buffer& gates, Index layer,
+                                               const std::string& direction_name, const Buffer& t, const Buffer& b,
+                                               Index count, int threads) {
+  return dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const CellShape& cell = cpu::cell_shape(cell_name);
+    const StackShape shape = stack_shape(sizes);
+    const Direction direction = direction_named(direction_name);
+    const auto layers = layer_parameters<const T>("weights", cell, shape, weights);
+    require_weights(cell, layers);
+    const Trajectory<T> trajectory = make_trajectory<T>(cell, shape, x, states, gates);
+    const Index lowest = direction == Direction::diagonal ? 1 : 0;
+    if (layer < lowest || layer >= shape.L)
+      throw std::invalid_argument("layer: expected " + std::to_string(lowest) + " .. " + std::to_string(shape.L - 1) +
+                                  ", got " + std::to_string(layer));
+    const std::int64_t* times = data<const std::int64_t>("t", t, checked_size("t", {count}));
+    const std::int64_t* rows = data<const std::int64_t>("b", b, count);
+    std::vector<GridPoint> points;
+    for (Index i = 0; i < count; ++i) {
+      if (times[i] < 0 || times[i] >= shape.T || rows[i] < 0 || rows[i] >= shape.B)
+        throw std::invalid_argument("points: expected 0 <= t < T and 0 <= b < B, got (" + std::to_string(times[i]) +
+                                    ", " + std::to_string(rows[i]) + ")");
+      points.push_back({Index(times[i]), Index(rows[i])});
+    }
+    const Backend<T> backend = make_backend<T>(threads);
+    std::unique_ptr<Operator<T>> held;
+    release_and_run([&] {
+      held = std::make_unique<StepOperator<T>>(backend, cell, cpu::cell_kernels<T>(cell_name), layers, trajectory,
+                                               layer, direction, points);
+    });
+    return std::make_unique<AnyStepOperator>(std::move(held), cell, shape, layer, direction == Direction::diagonal);
+  });
+}
+
+std::unique_ptr<AnyOperator> matrix_operator(const std::string& dtype, Index points, Index rows, Index columns,
+                                             const Buffer& matrices) {
+  return dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T* memory = data<const T>("matrices", matrices, checked_size("matrices", {points, rows, columns}));
+    std::unique_ptr<Operator<T>> held =
+        std::make_unique<MatrixOperator<T>>(cpu::linear_kernels<T>(), points, rows, columns, memory);
+    return std::make_unique<AnyOperator>(std::move(held));
+  });
+}
+
+std::unique_ptr<AnyOperator> callback_operator(const std::string& dtype, Index points, Index n, const Buffer& v,
+                                               const Buffer& out, const py::function& function) {
+  return dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const std::int64_t size = checked_size("v", {points, n});
+    std::unique_ptr<Operator<T>> held =
+        std::make_unique<CallbackOperator<T>>(points, n, data<T>("v", v, size), data<T>("out", out, size), function);
+    return std::make_unique<AnyOperator>(std::move(held));
+  });
+}
+
+}  // namespace
+
+void bind_operators(py::module_& module) {
+  py::class_<ResultBuffers>(module, "ResultBuffers")
+      .def(py::init<Buffer, Buffer, Buffer, Buffer, Buffer, Buffer, OptionalBuffer>(), py::arg("radius"),
+           py::arg("eigenvalue"), py::arg("residual"), py::arg("condition"), py::arg("num_matvecs"), py::arg("status"),
+           py::arg("vectors"));
+  py::class_<AnyOperator>(module, "Operator")
+      .def_property_readonly("points", &AnyOperator::points)
+      .def_property_readonly("rows", &AnyOperator::rows)
+      .def_property_readonly("columns", &AnyOperator::columns)
+      .def("apply", &AnyOperator::apply, py::arg("transpose"), py::arg("indices"), py::arg("count"), py::arg("v"),
+           py::arg("out"), py::arg("threads"))
+      .def("radii", &AnyOperator::radii, py::arg("tol"), py::arg("max_matvecs"), py::arg("seed"), py::arg("indices"),
+           py::arg("count"), py::arg("targets"), py::arg("transposed"), py::arg("out"), py::arg("threads"));
+  py::class_<AnyStepOperator, AnyOperator>(module, "StepOperator")
+      .def("bilinear_gradient", &AnyStepOperator::bilinear_gradient, py::arg("indices"), py::arg("count"), py::arg("u"),
+           py::arg("v"), py::arg("gradient"), py::arg("gradient_below"), py::arg("states"), py::arg("input"),
+           py::arg("states_below"), py::arg("input_below"), py::arg("threads"));
+  module.def("step_operator", &step_operator, py::arg("cell"), py::arg("dtype"), py::arg("sizes"), py::arg("x"),
+             py::arg("weights"), py::arg("states"), py::arg("gates"), py::arg("layer"), py::arg("direction"),
+             py::arg("t"), py::arg("b"), py::arg("count"), py::arg("threads"));
+  module.def("matrix_operator", &matrix_operator, py::arg("dtype"), py::arg("points"), py::arg("rows"),
+             py::arg("columns"), py::arg("matrices"));
+  module.def("callback_operator", &callback_operator, py::arg("dtype"), py::arg("points"), py::arg("n"), py::arg("v"),
+             py::arg("out"), py::arg("function"));
+}
+
+}  // namespace lsc::python

@@ -1,0 +1,12 @@
+"""The cells: one file each, the truth in plain torch. Every sibling module is imported; adding a file adds its cells."""
+
+import importlib
+import pkgutil
+
+from lsc_ext.cells._base import CELLS, Cell, layer_step
+
+for _module in pkgutil.iter_modules(__path__):
+    if not _module.name.startswith("_"):
+        importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["CELLS", "Cell", "layer_step"]

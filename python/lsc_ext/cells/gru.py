@@ -1,0 +1,18 @@
+"""GRU in torch's form: gates r, z, n; r multiplies the recurrent product of n after its bias is added."""
+
+import torch
+from torch import Tensor
+
+from lsc_ext.cells._base import Cell
+
+
+def _step(
+    input_gates: tuple[Tensor, ...], recurrent_gates: tuple[Tensor, ...], states: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    reset = torch.sigmoid(input_gates[0] + recurrent_gates[0])
+    update = torch.sigmoid(input_gates[1] + recurrent_gates[1])
+    candidate = torch.tanh(input_gates[2] + reset * recurrent_gates[2])
+    return ((1 - update) * candidate + update * states[0],)
+
+
+GRU = Cell("gru", ("h",), 3, 3, _step, "Cho et al., Learning phrase representations using RNN encoder-decoder, 2014")

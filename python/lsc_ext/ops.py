@@ -1,0 +1,296 @@
+"""The compiled forward and backward pass as torch operators.
+
+Letters: T time, B batch, I input size, H hidden size, L layers, S state variables per unit, P pre-activations per unit.
+
+``lsc_ext::recurrent(x, initial, weights, cell)`` returns the whole trajectory, ``states`` [L, T + 1, S, B, H]
+(slot 0 is ``initial``), and the pre-activations ``gates`` [L, T, B, P, H]. ``weights`` is a flat list with four tensors
+per layer: weight_ih, weight_hh, bias_ih, bias_hh; an absent one has no elements. Why the operator is registered this way,
+with an ``autograd.Function`` at the Autograd key: docs/design/0002.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsc_ext import _C
+
+Buffer = tuple[int, int]
+# A step in plain torch: (inputs [.., I], state [.., S * H], weight_ih, weight_hh, bias_ih, bias_hh) -> [.., S * H].
+TorchStep = Callable[..., Tensor]
+
+CELL_SHAPES: dict[str, dict[str, int]] = _C.cells()
+_TORCH_STEPS: dict[str, TorchStep] = {}
+_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+
+
+def register_torch_step(cell: str, step: TorchStep) -> None:
+    """Gives ``cell`` its differentiable torch step; forward-mode and second derivatives go through it."""
+    _TORCH_STEPS[cell] = step
+
+
+def buffer(tensor: Tensor) -> Buffer:
+    """Address and number of elements of contiguous memory; the caller keeps the tensor alive."""
+    return (tensor.data_ptr(), tensor.numel())
+
+
+def optional_buffer(tensor: Tensor | None) -> Buffer | None:
+    """As :func:`buffer`; an absent or empty tensor is None."""
+    return None if tensor is None or tensor.numel() == 0 else buffer(tensor)
+
+
+def dtype_name(tensor: Tensor) -> str:
+    """The compiled module's name for a dtype.
+
+    Raises:
+        TypeError: for another dtype than float32 and float64.
+    """
+    if tensor.dtype not in _DTYPES:
+        raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {tensor.dtype}")
+    return _DTYPES[tensor.dtype]
+
+
+def layer_buffers(weights: Sequence[Tensor]) -> list[list[Buffer | None]]:
+    """The flat list of parameters, four by four."""
+    return [[optional_buffer(w) for w in weights[i : i + 4]] for i in range(0, len(weights), 4)]
+
+
+def sizes(x: Tensor, initial: Tensor) -> list[int]:
+    """[T, B, I, H, L] from x [T, B, I] and initial [L, S, B, H]."""
+    return [x.shape[0], x.shape[1], x.shape[2], initial.shape[3], initial.shape[0]]
+
+
+def _check_cpu(*tensors: Tensor) -> None:
+    for tensor in tensors:
+        if tensor.device.type != "cpu":
+            raise RuntimeError(f"device: expected cpu tensors (this build has no other backend), got {tensor.device}")
+
+
+def _empty_results(x: Tensor, initial: Tensor, cell: str) -> tuple[Tensor, Tensor]:
+    shape = CELL_SHAPES[cell]
+    time_steps, batch, _, hidden, layers = sizes(x, initial)
+    states = x.new_empty(layers, time_steps + 1, shape["states"], batch, hidden)
+    gates = x.new_empty(layers, time_steps, batch, shape["preactivations"], hidden)
+    return states, gates
+
+
+def _recurrent_cpu(x: Tensor, initial: Tensor, weights: list[Tensor], cell: str) -> tuple[Tensor, Tensor]:
+    _check_cpu(x, initial, *weights)
+    x, weights = x.contiguous(), [w.contiguous() for w in weights]
+    states, gates = _empty_results(x, initial, cell)
+    states[:, 0] = initial
+    _C.forward(
+        cell,
+        dtype_name(x),
+        sizes(x, initial),
+        buffer(x),
+        layer_buffers(weights),
+        buffer(states),
+        buffer(gates),
+        torch.get_num_threads(),
+    )
+    return states, gates
+
+
+def _recurrent_backward_cpu(
+    grad_states: Tensor,
+    x: Tensor,
+    states: Tensor,
+    gates: Tensor,
+    weights: list[Tensor],
+    cell: str,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    _check_cpu(grad_states, x, states, gates, *weights)
+    x, weights = x.contiguous(), [w.contiguous() for w in weights]
+    flowing = grad_states.clone(memory_format=torch.contiguous_format)
+    grad_x = torch.empty_like(x)
+    grad_weights = [torch.empty_like(w) for w in weights]
+    _C.backward(
+        cell,
+        dtype_name(x),
+        sizes(x, states[:, 0]),
+        buffer(x),
+        layer_buffers(weights),
+        buffer(states.contiguous()),
+        buffer(gates.contiguous()),
+        buffer(flowing),
+        buffer(grad_x),
+        layer_buffers(grad_weights),
+        torch.get_num_threads(),
+    )
+    return grad_x, flowing[:, 0].clone(), grad_weights
+
+
+def torch_trajectory(x: Tensor, initial: Tensor, weights: Sequence[Tensor], cell: str) -> Tensor:
+    """``states`` of the operator by a loop over the cell's torch step: slow, differentiable to any order."""
+    step = _TORCH_STEPS[cell]
+    n_states, hidden = CELL_SHAPES[cell]["states"], initial.shape[3]
+    layers = []
+    fed = x
+    for layer in range(initial.shape[0]):
+        parameters = [w if w.numel() > 0 else None for w in weights[4 * layer : 4 * layer + 4]]
+        state = torch.cat(tuple(initial[layer].unbind(0)), dim=-1)  # [B, S * H]
+        trajectory = [state]
+        for t in range(x.shape[0]):
+            state = step(fed[t], state, *parameters)
+            trajectory.append(state)
+        stacked = torch.stack(trajectory)  # [T + 1, B, S * H]
+        layers.append(stacked.unflatten(-1, (n_states, hidden)).movedim(-2, 1))
+        fed = stacked[1:, :, :hidden]
+    return torch.stack(layers)
+
+
+class _Recurrent(torch.autograd.Function):
+    """Derivatives of the operator: compiled backward; forward mode through the torch step."""
+
+    @staticmethod
+    def forward(x: Tensor, initial: Tensor, cell: str, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            states, gates = torch.ops.lsc_ext.recurrent(x, initial, list(weights), cell)
+        return states, gates
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, initial, ctx.cell, *weights = inputs
+        states, gates = output
+        ctx.mark_non_differentiable(gates)
+        ctx.save_for_backward(x, states, gates, *weights)
+        ctx.save_for_forward(x, initial, *weights)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, states, gates, *weights = ctx.saved_tensors
+        arguments = (grads[0], x, states, gates)
+        if torch._C._are_functorch_transforms_active():
+            grad_x, grad_initial, *grad_weights = _RecurrentBackward.apply(
+                *arguments, ctx.cell, *weights
+            )
+        else:
+            grad_x, grad_initial, grad_weights = torch.ops.lsc_ext.recurrent_backward(
+                *arguments, list(weights), ctx.cell
+            )
+        return grad_x, grad_initial, None, *grad_weights
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None]:
+        x, initial, *weights = ctx.saved_tensors
+        primals = (x, initial, *weights)
+        given = (tangents[0], tangents[1], *tangents[3:])
+        directions = tuple(
+            torch.zeros_like(p) if t is None else t for p, t in zip(primals, given, strict=True)
+        )
+        cell = ctx.cell
+
+        def trajectory(x: Tensor, initial: Tensor, *weights: Tensor) -> Tensor:
+            return torch_trajectory(x, initial, weights, cell)
+
+        # J v as the transpose of w -> J' w: two reverse passes, no nested forward mode.
+        states, pull = torch.func.vjp(trajectory, *primals)
+        _, push = torch.func.vjp(pull, torch.zeros_like(states))
+        (tangent,) = push(directions)
+        return tangent, None
+
+
+class _RecurrentBackward(torch.autograd.Function):
+    """The compiled backward pass; its own derivative (double backward) goes through the torch step."""
+
+    @staticmethod
+    def forward(
+        grad_states: Tensor,
+        x: Tensor,
+        states: Tensor,
+        gates: Tensor,
+        cell: str,
+        *weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            grad_x, grad_initial, grad_weights = torch.ops.lsc_ext.recurrent_backward(
+                grad_states, x, states, gates, list(weights), cell
+            )
+        return grad_x, grad_initial, *grad_weights
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        grad_states, x, states, gates, ctx.cell, *weights = inputs
+        ctx.save_for_backward(grad_states, x, states, gates, *weights)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_states, x, states, _, *weights = ctx.saved_tensors
+        with torch.enable_grad():
+            upstream = grad_states.detach().requires_grad_()
+            leaves = [t.detach().requires_grad_() for t in (x, states[:, 0], *weights)]
+            trajectory = torch_trajectory(leaves[0], leaves[1], leaves[2:], ctx.cell)
+            first = torch.autograd.grad(trajectory, leaves, upstream, create_graph=True, allow_unused=True)
+            inner = sum((f * g).sum() for f, g in zip(first, grads, strict=True) if f is not None)
+            second = torch.autograd.grad(inner, [upstream, *leaves], allow_unused=True)
+        grad_upstream, grad_x, grad_initial, *grad_weights = (
+            torch.zeros_like(leaf) if g is None else g
+            for g, leaf in zip(second, [upstream, *leaves], strict=True)
+        )
+        # States and gates are functions of the other inputs; what their slot 0 passes on is the initial state's part.
+        grad_of_states = torch.zeros_like(states)
+        grad_of_states[:, 0] = grad_initial
+        return grad_upstream, grad_x, grad_of_states, None, None, *grad_weights
+
+
+_library = torch.library.Library("lsc_ext", "DEF")
+_library.define(
+    "recurrent(Tensor x, Tensor initial, Tensor[] weights, str cell) -> (Tensor states, Tensor gates)"
+)
+_library.define(
+    "recurrent_backward(Tensor grad_states, Tensor x, Tensor states, Tensor gates, Tensor[] weights, str cell) "
+    "-> (Tensor grad_x, Tensor grad_initial, Tensor[] grad_weights)"
+)
+_library.impl("recurrent", _recurrent_cpu, "CPU")
+_library.impl("recurrent_backward", _recurrent_backward_cpu, "CPU")
+
+
+@torch.library.register_fake("lsc_ext::recurrent", lib=_library)
+def _recurrent_fake(
+    x: Tensor, initial: Tensor, weights: list[Tensor], cell: str
+) -> tuple[Tensor, Tensor]:
+    return _empty_results(x, initial, cell)
+
+
+@torch.library.register_fake("lsc_ext::recurrent_backward", lib=_library)
+def _recurrent_backward_fake(
+    grad_states: Tensor, x: Tensor, states: Tensor, gates: Tensor, weights: list[Tensor], cell: str
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    return (
+        torch.empty_like(x, memory_format=torch.contiguous_format),
+        states.new_empty(states[:, 0].shape),
+        [torch.empty_like(w, memory_format=torch.contiguous_format) for w in weights],
+    )
+
+
+def _recurrent_autograd(
+    x: Tensor, initial: Tensor, weights: list[Tensor], cell: str
+) -> tuple[Tensor, Tensor]:
+    states, gates = _Recurrent.apply(x, initial, cell, *weights)
+    return states, gates
+
+
+def _recurrent_backward_autograd(
+    grad_states: Tensor, x: Tensor, states: Tensor, gates: Tensor, weights: list[Tensor], cell: str
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    grad_x, grad_initial, *grad_weights = _RecurrentBackward.apply(
+        grad_states, x, states, gates, cell, *weights
+    )
+    return grad_x, grad_initial, list(grad_weights)
+
+
+_library.impl("recurrent", _recurrent_autograd, "Autograd")
+_library.impl("recurrent_backward", _recurrent_backward_autograd, "Autograd")
+
+
+def recurrent(x: Tensor, initial: Tensor, weights: Sequence[Tensor], cell: str) -> tuple[Tensor, Tensor]:
+    """The operator. x [T, B, I], initial [L, S, B, H] -> states, gates as in the module text."""
+    if torch._C._are_functorch_transforms_active():  # torch.func works on Functions, and refuses operators
+        states, gates = _Recurrent.apply(x, initial, cell, *weights)
+    else:
+        states, gates = torch.ops.lsc_ext.recurrent(x, initial, list(weights), cell)
+    return states, gates
