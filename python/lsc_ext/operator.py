@@ -5,12 +5,13 @@ Letters: N Jacobians ("points"), [m, n] the shape of each; K pairs of vectors.
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lsc_ext import _C, ops
 
@@ -58,16 +59,23 @@ class JacobianOperator:
         self.num_points, self.columns = point.shape
         self.rows = value.shape[1]
         self.dtype, self.device = point.dtype, point.device
-        if self.rows == self.columns:
-            self._v, self._out = (torch.zeros_like(self._point).contiguous() for _ in range(2))
-            self.compiled = _C.callback_operator(
-                ops.dtype_name(point),
-                self.num_points,
-                self.columns,
-                ops.buffer(self._v),
-                ops.buffer(self._out),
-                self._fill,
-            )
+        self._connect()
+
+    def _connect(self) -> None:
+        """Lets the compiled iteration call this operator's products."""
+        if self.rows != self.columns:
+            return
+        self._v, self._out = (torch.zeros(self.num_points, self.columns, dtype=self.dtype) for _ in range(2))
+        owner = weakref.ref(self)  # the compiled operator must not keep its owner alive
+
+        def fill(transpose: bool) -> None:
+            held = owner()
+            assert held is not None
+            held._out.copy_(held._product(held._v.clone(), transpose, None))
+
+        self.compiled = _C.callback_operator(
+            ops.dtype_name(self._v), self.num_points, self.columns, ops.buffer(self._v), ops.buffer(self._out), fill
+        )
 
     @staticmethod
     def from_model(
@@ -112,9 +120,6 @@ class JacobianOperator:
     def shape(self) -> tuple[int, int, int]:
         """(N, m, n)."""
         return (self.num_points, self.rows, self.columns)
-
-    def _fill(self, transpose: bool) -> None:
-        self._out.copy_(self._product(self._v.clone(), transpose, None))
 
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
         point = self._point if index is None else self._point[index]
@@ -354,6 +359,40 @@ class ConcatenatedOperator(JacobianOperator):
         return gradients
 
 
+class SubmatrixOperator(JacobianOperator):
+    """Chosen rows and columns of other Jacobians.
+
+    Args:
+        whole: the operator to cut from.
+        rows: [m'] int64, which rows to keep.
+        columns: [n'] int64, which columns to keep.
+    """
+
+    def __init__(self, whole: JacobianOperator, rows: Tensor, columns: Tensor) -> None:
+        self.whole, self._rows, self._columns = whole, rows, columns
+        self.num_points, self.rows, self.columns = whole.num_points, rows.numel(), columns.numel()
+        self.dtype, self.device, self.parameters = whole.dtype, whole.device, whole.parameters
+        self._connect()
+
+    def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
+        fed, size, taken = self._columns, self.whole.columns, self._rows
+        if transpose:
+            fed, size, taken = self._rows, self.whole.rows, self._columns
+        return self.whole._product(_embed(v, fed, size), transpose, index)[:, taken].contiguous()
+
+    def bilinear_gradients(self, left: Tensor, right: Tensor, index: Tensor) -> list[Tensor | None]:
+        """The whole's, with zeros where it was cut."""
+        return self.whole.bilinear_gradients(
+            _embed(left, self._rows, self.whole.rows), _embed(right, self._columns, self.whole.columns), index
+        )
+
+
+def _embed(v: Tensor, where: Tensor, size: int) -> Tensor:
+    whole = v.new_zeros(v.shape[0], size)
+    whole[:, where] = v
+    return whole
+
+
 class Trajectory(ABC):
     """A model run over inputs: the grid of points that it visited, and its Jacobians there."""
 
@@ -370,6 +409,10 @@ class Trajectory(ABC):
         self, direction: str, layer: int, points: Tensor, *, readout: Callable[[Tensor], Tensor] | None = None
     ) -> JacobianOperator:
         """The Jacobians of one layer at ``points`` [N, 2], pairs (t, b)."""
+
+    @abstractmethod
+    def kernel(self, direction: str, layer: int) -> tuple[nn.Module, str] | None:
+        """Module and name of the weight whose scale moves this Jacobian; None where there is none."""
 
 
 TrajectoryReader = Callable[[Any, Tensor, Any, bool], Trajectory | None]

@@ -5,7 +5,7 @@ The radius is the largest modulus of an eigenvalue; it is not a norm. Letters: N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
@@ -176,9 +176,9 @@ def spectral_radius(
         raise ValueError(f"operator: expected square Jacobians, got {operator.rows} x {operator.columns}")
     seed = seed_from(generator)
     if isinstance(operator, ConcatenatedOperator):
-        parts = [_estimate(part, method, num_matvecs, tol, seed + i) for i, part in enumerate(operator.parts)]
+        parts = [estimate_radius(part, method, num_matvecs, tol, seed + i) for i, part in enumerate(operator.parts)]
         return concatenate(parts)
-    return _estimate(operator, method, num_matvecs, tol, seed)
+    return estimate_radius(operator, method, num_matvecs, tol, seed)
 
 
 def concatenate(parts: Sequence[RadiusEstimate]) -> RadiusEstimate:
@@ -190,9 +190,10 @@ def concatenate(parts: Sequence[RadiusEstimate]) -> RadiusEstimate:
     )
 
 
-def _estimate(
+def estimate_radius(
     operator: JacobianOperator, method: str, num_matvecs: int | None, tol: float, seed: int
 ) -> RadiusEstimate:
+    """:func:`spectral_radius` of one operator with square Jacobians, options checked, for a given seed."""
     if method == "auto":
         if operator.is_diagonal:
             method = "closed form"
@@ -389,6 +390,66 @@ def _normal(operator: JacobianOperator, seed: int) -> Tensor:
     return v.to(operator.dtype)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def frobenius_radius(operator: JacobianOperator) -> RadiusEstimate:
+    """|J|_F / sqrt(max(m, n)): what the radius of a random square sub-matrix tends to for independent entries.
+
+    Exact, by min(m, n) products; differentiable with respect to the operator's ``parameters``.
+    """
+    dtype = operator.dtype
+    with torch.no_grad():
+        size = torch.zeros(operator.num_points, dtype=torch.float64)
+        for _, product, _ in _unit_products(operator):
+            size += product.double().square().sum(1)
+        radius = (size / max(operator.rows, operator.columns, 1)).sqrt().to(dtype)
+    finite = radius.isfinite()
+    nan = torch.full_like(radius, float("nan"))
+    zero = torch.where(finite, torch.zeros_like(radius), nan)
+    estimate = RadiusEstimate(
+        torch.where(finite, radius, nan),
+        zero,
+        torch.where(finite, Status.converged.value, Status.nonfinite.value).to(torch.uint8),
+        torch.full((operator.num_points,), min(operator.rows, operator.columns), dtype=torch.int32),
+        nan.to(_complex(dtype)),
+        zero + 1,
+        "frobenius",
+    )
+    if not (torch.is_grad_enabled() and any(p.requires_grad for p in operator.parameters)):
+        return estimate
+    return replace(estimate, radius=_Radius.apply(_FrobeniusProblem(operator, estimate), *operator.parameters))
+
+
+def _unit_products(operator: JacobianOperator) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """(unit vectors, their products, whether transposed) through the shorter side of J."""
+    transpose = operator.rows < operator.columns
+    count, short = operator.num_points, min(operator.rows, operator.columns)
+    for i in range(short):
+        unit = torch.zeros(count, short, dtype=operator.dtype)
+        unit[:, i] = 1
+        yield unit, operator.rmatvec(unit) if transpose else operator.matvec(unit), transpose
+
+
+@dataclass
+class _FrobeniusProblem:
+    operator: JacobianOperator
+    estimate: RadiusEstimate
+
+    def gradients(self, upstream: Tensor) -> list[Tensor | None]:
+        """d |J|_F / c = sum_i (J e_i)' dJ e_i / (c |J|_F), c = sqrt(max(m, n))."""
+        radius = self.estimate.radius
+        scale = max(self.operator.rows, self.operator.columns) * radius
+        usable = radius.isfinite() & (radius > 0)
+        weight = torch.where(usable, upstream / torch.where(usable, scale, torch.ones_like(scale)), 0.0)
+        index = torch.arange(self.operator.num_points)
+        total: list[Tensor | None] = [torch.zeros_like(p) for p in self.operator.parameters]
+        for unit, product, transpose in _unit_products(self.operator):
+            weighted = product * weight.unsqueeze(1)
+            pair = (unit, weighted) if transpose else (weighted, unit)
+            found = self.operator.bilinear_gradients(*pair, index)
+            total = [a if g is None else g if a is None else a + g for a, g in zip(total, found, strict=True)]
+        return total
+
+
 @dataclass
 class _GradientProblem:
     """What the backward pass needs; the left vectors are computed there, when it is known that they are wanted."""
@@ -399,10 +460,20 @@ class _GradientProblem:
     budget: int
     tol: float
     seed: int
+    pairs: tuple[Tensor, Tensor, Tensor] | None = None
 
     def gradients(self, upstream: Tensor) -> list[Tensor | None]:
         """Gradients of sum(upstream * radius) with respect to the operator's parameters."""
-        wanted = (upstream != 0) & self.estimate.radius.isfinite() & (self.estimate.radius > 0)
+        if self.pairs is None:
+            self.pairs = self._find_pairs()
+        left, right, index = self.pairs
+        chosen = upstream[index] != 0
+        left, right, index = left[chosen], right[chosen], index[chosen]
+        return self.operator.bilinear_gradients(left * upstream[index].unsqueeze(1), right, index)
+
+    def _find_pairs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """left, right [K, n] and index [K] with d rho_i = sum over k with index_k = i of left_k' dJ_i right_k."""
+        wanted = self.estimate.radius.isfinite() & (self.estimate.radius > 0)
         index = wanted.nonzero().squeeze(1)
         lefts, rights, points = [], [], []
         missing = index
@@ -422,10 +493,9 @@ class _GradientProblem:
             rights.append(right)
             points.append(repeated)
         if not points:
-            return [torch.zeros_like(p) for p in self.operator.parameters]
-        chosen = torch.cat(points)
-        weighted = torch.cat(lefts) * upstream[chosen].to(self.operator.dtype).unsqueeze(1)
-        return self.operator.bilinear_gradients(weighted, torch.cat(rights).contiguous(), chosen)
+            none = torch.zeros(0, self.operator.columns, dtype=self.operator.dtype)
+            return none, none, index
+        return torch.cat(lefts), torch.cat(rights), torch.cat(points)
 
     def _eigenvector_pairs(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Which points have left and right vectors of one eigenvalue; u and x [K, 2, n] of all K points."""
@@ -486,7 +556,7 @@ class _Radius(torch.autograd.Function):
     """Radius as a function of the operator's parameters."""
 
     @staticmethod
-    def forward(ctx: Any, problem: _GradientProblem, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, problem: _GradientProblem | _FrobeniusProblem, *parameters: Tensor) -> Tensor:
         ctx.problem = problem
         ctx.save_for_backward(*parameters)  # so that a parameter changed in place is noticed
         return problem.estimate.radius.clone()

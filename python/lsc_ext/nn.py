@@ -1,0 +1,375 @@
+"""Recurrent layers with the interface of ``torch.nn``, on the compiled kernels.
+
+Letters: T time, B batch, I input size, H hidden size, L layers, S state variables per unit.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lsc_ext import ops
+from lsc_ext.cells import CELLS, layer_step
+from lsc_ext.operator import DIRECTIONS, JacobianOperator, StepOperator, Trajectory, register_reader
+
+States = Tensor | tuple[Tensor, ...]
+
+for _name, _cell in CELLS.items():
+    ops.register_torch_step(_name, functools.partial(layer_step, _cell))
+
+
+class Recurrent(nn.Module):
+    """A stack of layers of any compiled cell.
+
+    Args:
+        cell: name of the cell; ``lsc_ext.cells.CELLS`` lists them.
+        input_size: I.
+        hidden_size: H.
+        num_layers: L.
+        bias: whether layers have biases.
+        batch_first: whether inputs and outputs are [B, T, .] instead of [T, B, .].
+        device: of the parameters.
+        dtype: of the parameters, float32 or float64.
+
+    Parameters are named and shaped as in ``torch.nn``: ``weight_ih_l{k}`` [input_blocks * H, I or H], ``weight_hh_l{k}``
+    [recurrent_blocks * H, H], ``bias_ih_l{k}``, ``bias_hh_l{k}``; a cell without recurrent products has no ``*_hh_*``.
+    They start uniform in +-1/sqrt(H).
+
+    Raises:
+        ValueError: unknown cell, or a size below 1.
+        TypeError: dtype neither float32 nor float64.
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if cell not in CELLS:
+            raise ValueError(f"cell: expected one of {', '.join(sorted(CELLS))}, got {cell!r}")
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            if not isinstance(size, int) or isinstance(size, bool):
+                raise TypeError(f"{name}: expected an int, got {type(size).__name__}")
+            if size < 1:
+                raise ValueError(f"{name}: expected at least 1, got {size}")
+        self.cell, self.input_size, self.hidden_size, self.num_layers = cell, input_size, hidden_size, num_layers
+        self.bias, self.batch_first = bias, batch_first
+        shape = CELLS[cell]
+        for layer in range(num_layers):
+            fed = input_size if layer == 0 else hidden_size
+            for part, blocks, size in (("ih", shape.input_blocks, fed), ("hh", shape.recurrent_blocks, hidden_size)):
+                if blocks == 0:
+                    continue
+                weight = torch.empty(blocks * hidden_size, size, device=device, dtype=dtype)
+                ops.dtype_name(weight)
+                self.register_parameter(f"weight_{part}_l{layer}", nn.Parameter(weight))
+                if bias:
+                    rows = torch.empty(blocks * hidden_size, device=device, dtype=dtype)
+                    self.register_parameter(f"bias_{part}_l{layer}", nn.Parameter(rows))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws every parameter uniformly from +-1/sqrt(H), as ``torch.nn`` does."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def flatten_parameters(self) -> None:
+        """Does nothing; ``torch.nn`` has it."""
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The parameters that exist, layer by layer."""
+        flat = flat_weights(self, self.num_layers)
+        return [[w for w in flat[4 * k : 4 * k + 4] if w.numel() > 0] for k in range(self.num_layers)]
+
+    def extra_repr(self) -> str:
+        """What differs from the defaults."""
+        text = f"{self.input_size}, {self.hidden_size}"
+        if type(self) is Recurrent:
+            text = f"{self.cell!r}, {text}"
+        for name, default in (("num_layers", 1), ("bias", True), ("batch_first", False)):
+            if getattr(self, name) != default:
+                text += f", {name}={getattr(self, name)}"
+        return text
+
+    def forward(self, input: Tensor, hx: States | None = None) -> tuple[Tensor, States]:
+        """Runs the stack.
+
+        Args:
+            input: [T, B, I], [B, T, I] with ``batch_first``, or [T, I] unbatched.
+            hx: initial states [L, B, H] ([L, H] unbatched), a tuple of S of them where the cell has several states;
+                None for zeros.
+
+        Returns:
+            What the top layer hands up, [T, B, H] in the input's layout, and the last states in the layout of ``hx``.
+
+        Raises:
+            ValueError: a shape is wrong.
+            TypeError: a dtype is wrong, or ``input`` is not a tensor.
+            RuntimeError: mixed devices.
+        """
+        x, initial, batched = prepare(self, input, hx)
+        states, _ = ops.recurrent(x, initial, flat_weights(self, self.num_layers), self.cell)
+        output = states[-1, 1:, 0]  # [T, B, H]
+        last = states[:, -1].transpose(0, 1)  # [S, L, B, H]
+        if not batched:
+            output, last = output.squeeze(1), last.squeeze(2)
+        elif self.batch_first:
+            output = output.transpose(0, 1)
+        each = tuple(part.contiguous() for part in last)
+        return output, each[0] if len(each) == 1 else each
+
+
+class _TorchTwin(Recurrent):
+    """A layer that torch.nn has too."""
+
+    @classmethod
+    def from_torch(cls, module: nn.RNNBase) -> _TorchTwin:
+        """A copy of a ``torch.nn`` layer with its weights.
+
+        Raises:
+            TypeError: not the ``torch.nn`` layer of the same name.
+            ValueError: bidirectional, projected or with dropout.
+        """
+        if not isinstance(module, cls._torch_class()):
+            raise TypeError(
+                f"module: expected a torch.nn.{cls._torch_class().__name__}, got {type(module).__qualname__}"
+            )
+        check_supported(module, training=True)
+        weight = module.weight_hh_l0
+        own: dict[str, Any] = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
+        copy = cls(
+            module.input_size,
+            module.hidden_size,
+            module.num_layers,
+            bias=module.bias,
+            batch_first=module.batch_first,
+            device=weight.device,
+            dtype=weight.dtype,
+            **own,
+        )
+        copy.load_state_dict(module.state_dict())
+        return copy.train(module.training)
+
+    @classmethod
+    def _torch_class(cls) -> type[nn.RNNBase]:
+        raise NotImplementedError
+
+    def to_torch(self) -> nn.RNNBase:
+        """A ``torch.nn`` layer with a copy of the weights."""
+        options: dict[str, Any] = {"bias": self.bias, "batch_first": self.batch_first}
+        if isinstance(self, RNN):
+            if self.nonlinearity == "sigmoid":
+                raise ValueError("nonlinearity: expected tanh or relu, which torch.nn.RNN has, got 'sigmoid'")
+            options["nonlinearity"] = self.nonlinearity
+        weight = self.weight_ih_l0
+        twin = self._torch_class()(
+            self.input_size, self.hidden_size, self.num_layers, device=weight.device, dtype=weight.dtype, **options
+        )
+        twin.load_state_dict(self.state_dict())
+        return twin.train(self.training)
+
+
+class RNN(_TorchTwin):
+    """Elman layers; as ``torch.nn.RNN``, with ``nonlinearity`` "tanh", "relu" or "sigmoid"."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu", "sigmoid"):
+            raise ValueError(f"nonlinearity: expected tanh, relu or sigmoid, got {nonlinearity!r}")
+        super().__init__(
+            f"rnn_{nonlinearity}", input_size, hidden_size, num_layers, bias, batch_first, device, dtype
+        )
+        self.nonlinearity = nonlinearity
+
+    @classmethod
+    def _torch_class(cls) -> type[nn.RNNBase]:
+        return nn.RNN
+
+
+class GRU(_TorchTwin):
+    """Gated recurrent units; as ``torch.nn.GRU``."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__("gru", input_size, hidden_size, num_layers, bias, batch_first, device, dtype)
+
+    @classmethod
+    def _torch_class(cls) -> type[nn.RNNBase]:
+        return nn.GRU
+
+
+class LSTM(_TorchTwin):
+    """Long short-term memory; as ``torch.nn.LSTM``."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__("lstm", input_size, hidden_size, num_layers, bias, batch_first, device, dtype)
+
+    @classmethod
+    def _torch_class(cls) -> type[nn.RNNBase]:
+        return nn.LSTM
+
+
+def check_supported(module: nn.RNNBase, *, training: bool) -> None:
+    """Raises ValueError for options of a ``torch.nn`` layer that this package does not have."""
+    if module.bidirectional:
+        raise ValueError("module: expected a unidirectional layer, got bidirectional=True")
+    if module.proj_size > 0:
+        raise ValueError(f"module: expected proj_size=0, got {module.proj_size}")
+    if training and module.dropout > 0:
+        raise ValueError(f"module: expected dropout=0, got {module.dropout}")
+
+
+def cell_name(module: Any) -> str | None:
+    """The compiled cell of a module; None where there is none."""
+    if isinstance(module, Recurrent):
+        return module.cell
+    if isinstance(module, nn.RNN):
+        return f"rnn_{module.nonlinearity}"
+    if isinstance(module, nn.GRU):
+        return "gru"
+    return "lstm" if isinstance(module, nn.LSTM) else None
+
+
+def flat_weights(module: nn.Module, num_layers: int) -> list[Tensor]:
+    """weight_ih, weight_hh, bias_ih, bias_hh of each layer, read through attributes; absent ones have no elements."""
+    absent = next(module.parameters()).new_empty(0)
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    return [getattr(module, f"{name}_l{layer}", absent) for layer in range(num_layers) for name in names]
+
+
+def prepare(module: Any, input: Tensor, hx: States | None) -> tuple[Tensor, Tensor, bool]:
+    """Checks the arguments of a forward call; returns x [T, B, I], initial states [L, S, B, H], and whether batched."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input: expected a torch.Tensor, got {type(input).__qualname__}")
+    if input.dim() not in (2, 3):
+        raise ValueError(f"input: expected 2 (unbatched) or 3 dimensions, got shape {tuple(input.shape)}")
+    batched = input.dim() == 3
+    if input.shape[-1] != module.input_size:
+        raise ValueError(f"input: expected input.size(-1) == input_size == {module.input_size}, got {input.shape[-1]}")
+    weight = module.weight_ih_l0
+    if input.dtype != weight.dtype:
+        raise TypeError(f"input: expected {weight.dtype} as the weights are, got {input.dtype}; convert one of them")
+    if input.device != weight.device:
+        raise RuntimeError(f"input: expected device {weight.device} where the weights are, got {input.device}")
+    x = input if batched else input.unsqueeze(1)
+    if batched and module.batch_first:
+        x = x.transpose(0, 1)
+    cell = CELLS[cell_name(module) or ""]
+    layers, n_states, batch, hidden = module.num_layers, len(cell.states), x.shape[1], module.hidden_size
+    if hx is None:
+        return x, x.new_zeros(layers, n_states, batch, hidden), batched
+    given = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+    if len(given) != n_states:
+        raise ValueError(f"hx: expected {n_states} state tensor(s) ({', '.join(cell.states)}), got {len(given)}")
+    expected = (layers, batch, hidden) if batched else (layers, hidden)
+    for name, state in zip(cell.states, given, strict=True):
+        if tuple(state.shape) != expected:
+            raise ValueError(f"hx ({name}): expected shape {expected}, got {tuple(state.shape)}")
+        if state.dtype != weight.dtype or state.device != weight.device:
+            raise TypeError(
+                f"hx ({name}): expected {weight.dtype} on {weight.device}, got {state.dtype} on {state.device}"
+            )
+    stacked = torch.stack([s if batched else s.unsqueeze(1) for s in given], dim=1)
+    return x, stacked, batched
+
+
+class StackTrajectory(Trajectory):
+    """A stack of compiled cells run over x."""
+
+    def __init__(self, module: Any, input: Tensor, hx: States | None, through_states: bool) -> None:
+        self.module, self.cell = module, cell_name(module) or ""
+        x, initial, _ = prepare(module, input, hx)
+        self.num_layers, self.time_steps, self.batch = module.num_layers, x.shape[0], x.shape[1]
+        self.through_states = through_states
+        with torch.set_grad_enabled(through_states and torch.is_grad_enabled()):
+            self.weights = flat_weights(module, module.num_layers)
+            self.x = x
+            self.states, self.gates = ops.recurrent(x, initial, self.weights, self.cell)
+        if not through_states and torch.is_grad_enabled():
+            self.weights = flat_weights(module, module.num_layers)  # parametrised weights need their graph
+
+    def layers_of(self, direction: str) -> Sequence[int]:
+        """time: all; depth and diagonal: all but the first; input: the first; output: the last."""
+        if direction not in DIRECTIONS:
+            raise ValueError(f"direction: expected one of {', '.join(DIRECTIONS)}, got {direction!r}")
+        if direction == "time":
+            return range(self.num_layers)
+        if direction in ("depth", "diagonal"):
+            return range(1, self.num_layers)
+        return [0] if direction == "input" else [self.num_layers - 1]
+
+    def operator(
+        self, direction: str, layer: int, points: Tensor, *, readout: Callable[[Tensor], Tensor] | None = None
+    ) -> JacobianOperator:
+        """See :class:`lsc_ext.operator.Trajectory`."""
+        if direction != "output":
+            return StepOperator(
+                self.cell, self.x, self.states, self.gates, self.weights, layer, direction, points, self.through_states
+            )
+        if readout is None:
+            raise ValueError("readout: expected a module for direction 'output', got None")
+        hidden = self.states.shape[4]
+        after = self.states.detach()[layer, points[:, 0] + 1, :, points[:, 1]]  # [N, S, H]
+        parameters = list(readout.parameters()) if isinstance(readout, nn.Module) else []
+        return JacobianOperator(lambda s: readout(s[:, :hidden]), after.flatten(1), parameters)
+
+    def kernel(self, direction: str, layer: int) -> tuple[nn.Module, str] | None:
+        """The weight whose scale moves this Jacobian: the recurrent one in time, the input's along depth."""
+        if direction == "output" or (direction == "time" and CELLS[self.cell].recurrent_blocks == 0):
+            return None
+        return self.module, f"weight_{'hh' if direction == 'time' else 'ih'}_l{layer}"
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What pre-training may change."""
+        return self.module.parameters()  # type: ignore[no-any-return]
+
+
+def _read_stack(model: Any, inputs: Tensor, initial_state: Any, through_states: bool) -> Trajectory | None:
+    if cell_name(model) is None:
+        return None
+    if isinstance(model, nn.RNNBase):
+        check_supported(model, training=False)
+    return StackTrajectory(model, inputs, initial_state, through_states)
+
+
+register_reader(_read_stack)
