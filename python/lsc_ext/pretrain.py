@@ -39,7 +39,7 @@ class PretrainConfig:
         steps: most steps to take.
         batch_size: sequences per step.
         max_points: P, points (t, b) measured per layer and direction in one step.
-        lr: AdamW's learning rate for vectors (biases); matrices get lr / sqrt(fan in), since a change of all their entries
+        lr: AdamW's learning rate for vectors (biases); matrices get lr / (fan in), since a change of all their entries
             by one size moves eigenvalues by fan in times it.
         weight_decay: AdamW's.
         rescale_limit: largest relative change of a kernel in one step (the paper's 0.15).
@@ -389,7 +389,7 @@ class _Loop:
         groups: list[dict[str, Any]] = [{"params": vectors, "lr": self.settings.lr}] if vectors else []
         for parameter in self.model.parameters():
             if parameter.requires_grad and parameter.dim() >= 2:
-                lr = self.settings.lr / math.sqrt(parameter[0].numel())
+                lr = self.settings.lr / parameter[0].numel()
                 groups.append({"params": [parameter], "lr": lr})
         return torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
 
@@ -477,16 +477,17 @@ class _Loop:
         for direction, rows in measured.items():
             for _, estimate, kernel in rows:
                 mean = estimate.mean()
-                if kernel is None or float(mean) <= 0:
+                level = float(mean.detach())
+                if kernel is None or level <= 0:
                     continue
-                wanted = math.log(self.targets[direction] / float(mean))
+                wanted = math.log(self.targets[direction] / level)
                 damping = 1.0
                 if mean.requires_grad:
                     # d log(mean radius) / d log(scale): 1 where the Jacobian is proportional to the kernel, 0 where the
                     # gates alone set the radius and no scale would help.
                     weight = getattr(*kernel)
                     (gradient,) = torch.autograd.grad(mean, weight, retain_graph=True)
-                    damping = min(max(float((gradient * weight).sum() / mean), 0.0), 1.0)
+                    damping = min(max(float((gradient * weight.detach()).sum()) / level, 0.0), 1.0)
                 factors.append((kernel, math.exp(damping * min(max(wanted, -limit), limit))))
         return factors
 

@@ -240,14 +240,17 @@ class RadiusIteration {
     const auto relative = [&](double r) {
       return r == 0 ? 0 : size == 0 ? std::numeric_limits<double>::infinity() : r / size;
     };
-    schur_.left_vector(best, y.data());
+    const auto condition = [&](int i) {  // of the pair whose right vector is in x
+      schur_.left_vector(i, y.data());
+      Complex overlap = 0;
+      for (Index r = 0; r < m; ++r) overlap += y[std::size_t(r)] * x[std::size_t(r)];
+      return std::abs(overlap) > 0 ? 1 / std::abs(overlap) : std::numeric_limits<double>::infinity();
+    };
     const double best_residual = relative(residual(best));
-    Complex overlap = 0;
-    for (Index i = 0; i < m; ++i) overlap += y[std::size_t(i)] * x[std::size_t(i)];
     result_.eigenvalue = lambda[std::size_t(best)];
     result_.radius = size;
     result_.residual = best_residual;
-    result_.condition = std::abs(overlap) > 0 ? 1 / std::abs(overlap) : std::numeric_limits<double>::infinity();
+    result_.condition = condition(best);
     ritz_ = x;
 
     bool settled = best_residual < options_.tol;
@@ -260,7 +263,18 @@ class RadiusIteration {
           settled = relative(residual(rank[std::size_t(i)])) < options_.tol;
       settled = settled && (complete || m >= leading());
     }
-    if (settled && result_.residual * result_.condition < options_.tol) return finish(Status::converged);
+    bool certain = settled && result_.residual * result_.condition < options_.tol;
+    // "Residual times condition" is first-order perturbation theory, which ends where rounding times condition squared
+    // reaches 1. Beyond it, what lies outside the space may move the leading Ritz values by more than their own
+    // conditions say, so none of them may be that ill-conditioned.
+    if (!has_target_ && m < n_)
+      for (Index i = 0; certain && i < std::min(leading(), m); ++i) {
+        const int other = rank[std::size_t(i)];
+        if (lambda[std::size_t(other)].imag() < 0) continue;
+        schur_.right_vector(other, x.data());
+        certain = relative(floor) * std::pow(condition(other), 2) < 1;
+      }
+    if (certain) return finish(Status::converged);
     if (complete || (settled && best_residual <= 2 * relative(floor)))
       return finish(settled ? Status::ill_conditioned : Status::max_matvecs);
     if (out_of_budget()) return finish(settled ? Status::ill_conditioned : Status::max_matvecs);
@@ -345,7 +359,9 @@ class RadiusIteration {
   }
 
   // An orthogonal Jacobian has no leading eigenvalue to settle on, but its growth is its radius: where the largest
-  // singular value is no larger than the growth of a vector, the two bracket the radius.
+  // singular value is no larger than the growth of a vector, the two bracket the radius. The singular value is sought
+  // from the vector that grew, which is the best start known and cannot come out below its growth unless that is
+  // fading.
   void advance_growth(double length) {
     if (length == 0) return resume();
     growth_ += std::log(length);
@@ -353,7 +369,6 @@ class RadiusIteration {
     if (++step_ < kGrowthSteps) return;
     growth_ = std::exp(growth_ / double(kGrowthSteps));
     step_ = 0;
-    random_unit(power_.data());
     phase_ = Phase::norm;
   }
 
@@ -368,12 +383,11 @@ class RadiusIteration {
       phase_ = Phase::norm;
       return;
     }
-    const double excess =
-        length / growth_ - 1;  // |J' u| bounds the largest singular value from below, and is close to it
-    if (excess <= options_.tol) {
+    const double excess = length / growth_ - 1;  // |J' u| bounds the largest singular value from below
+    if (std::abs(excess) <= options_.tol) {
       ritz_.clear();
       result_.radius = growth_;
-      result_.residual = std::max(excess, 0.0);
+      result_.residual = std::abs(excess);
       result_.condition = 1;
       result_.eigenvalue = {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
       return finish(Status::converged);
