@@ -69,13 +69,15 @@ class Recurrent(nn.Module):
         shape = CELLS[cell]
         for layer in range(num_layers):
             fed = input_size if layer == 0 else hidden_size
-            for part, blocks, size in (("ih", shape.input_blocks, fed), ("hh", shape.recurrent_blocks, hidden_size)):
-                if blocks == 0:
-                    continue
-                weight = torch.empty(blocks * hidden_size, size, device=device, dtype=dtype)
-                ops.dtype_name(weight)
-                self.register_parameter(f"weight_{part}_l{layer}", nn.Parameter(weight))
-                if bias:
+            parts = (("ih", shape.input_blocks, fed), ("hh", shape.recurrent_blocks, hidden_size))
+            # torch's order, which optimizer states rely on: both weights, then both biases.
+            for part, blocks, size in parts:
+                if blocks > 0:
+                    weight = torch.empty(blocks * hidden_size, size, device=device, dtype=dtype)
+                    ops.dtype_name(weight)
+                    self.register_parameter(f"weight_{part}_l{layer}", nn.Parameter(weight))
+            for part, blocks, _ in parts:
+                if blocks > 0 and bias:
                     rows = torch.empty(blocks * hidden_size, device=device, dtype=dtype)
                     self.register_parameter(f"bias_{part}_l{layer}", nn.Parameter(rows))
         self.reset_parameters()
@@ -349,7 +351,8 @@ class StackTrajectory(Trajectory):
         if readout is None:
             raise ValueError("readout: expected a module for direction 'output', got None")
         hidden = self.states.shape[4]
-        after = self.states.detach()[layer, points[:, 0] + 1, :, points[:, 1]]  # [N, S, H]
+        states = self.states if self.through_states else self.states.detach()
+        after = states[layer, points[:, 0] + 1, :, points[:, 1]]  # [N, S, H]
         parameters = list(readout.parameters()) if isinstance(readout, nn.Module) else []
         return JacobianOperator(lambda s: readout(s[:, :hidden]), after.flatten(1), parameters)
 

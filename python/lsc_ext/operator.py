@@ -5,9 +5,10 @@ Letters: N Jacobians ("points"), [m, n] the shape of each; K pairs of vectors.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ class JacobianOperator:
     Args:
         function: maps [N, n] to [N, m], row i of the result depending on row i of the argument alone.
         point: [N, n], where to differentiate.
-        parameters: tensors that ``function`` reads and that gradients of a radius are wanted for.
+        parameters: tensors that ``function`` reads and that gradients of a radius are wanted for; ``point`` is one more
+            where it requires a gradient.
 
     Raises:
         ValueError: ``point`` or what ``function`` returns is not two-dimensional, or their N differ.
@@ -50,7 +52,9 @@ class JacobianOperator:
     ) -> None:
         if point.dim() != 2:
             raise ValueError(f"point: expected shape (N, n), got {tuple(point.shape)}")
-        self._function, self._point, self.parameters = function, point.detach(), tuple(parameters)
+        self._function, self._point = function, point.detach()
+        self.parameters = (*parameters, point) if point.requires_grad else tuple(parameters)
+        self._at_point = point.requires_grad
         ops.dtype_name(point)
         with torch.no_grad():
             value = function(self._point)
@@ -138,16 +142,21 @@ class JacobianOperator:
             right: [K, n].
             index: [K] int64.
         """
-        wanted = [p for p in self.parameters if p.requires_grad]
+        read = self.parameters[:-1] if self._at_point else self.parameters
+        wanted = [p for p in read if p.requires_grad]
         with torch.enable_grad():
             point = self._point[index].detach().requires_grad_()
             value = self._function(point)
             (pulled,) = torch.autograd.grad(value, point, left, create_graph=True, allow_unused=True)
             if pulled is None or not pulled.requires_grad:
                 return [torch.zeros_like(p) for p in self.parameters]
-            found = torch.autograd.grad((pulled * right).sum(), wanted, allow_unused=True)
-        by_id = {id(p): g for p, g in zip(wanted, found, strict=True)}
-        return [by_id.get(id(p)) for p in self.parameters]
+            found = torch.autograd.grad((pulled * right).sum(), [*wanted, point], allow_unused=True)
+        by_id = {id(p): g for p, g in zip(wanted, found[:-1], strict=True)}
+        gradients = [by_id.get(id(p)) for p in read]
+        if self._at_point:
+            whole = torch.zeros_like(self._point)
+            gradients.append(whole if found[-1] is None else whole.index_add_(0, index, found[-1]))
+        return gradients
 
     def _checked(self, name: str, v: Tensor, size: int, index: Tensor | None) -> Tensor:
         count = self.num_points if index is None else index.shape[0]
@@ -437,6 +446,20 @@ def trajectory_of(model: Any, inputs: Tensor, initial_state: Any = None, through
     raise TypeError(
         f"model: expected a torch.nn.RNN, GRU or LSTM or a module of lsc_ext.nn, got {type(model).__qualname__}"
     )
+
+
+@contextlib.contextmanager
+def eval_mode(*modules: Any) -> Iterator[None]:
+    """Puts modules into eval mode and each of their parts back into its own."""
+    parts = [part for module in modules if isinstance(module, nn.Module) for part in module.modules()]
+    modes = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
 
 
 def grid_points(time_steps: int, batch: int) -> Tensor:

@@ -63,14 +63,25 @@ def sizes(x: Tensor, initial: Tensor) -> list[int]:
     return [x.shape[0], x.shape[1], x.shape[2], initial.shape[3], initial.shape[0]]
 
 
-def _check_cpu(*tensors: Tensor) -> None:
-    for tensor in tensors:
+def _check_tensors(x: Tensor, *others: Tensor) -> None:
+    """Refuses what the compiled module, which sees addresses alone, would misread."""
+    dtype_name(x)
+    for tensor in (x, *others):
         if tensor.device.type != "cpu":
             raise RuntimeError(f"device: expected cpu tensors (this build has no other backend), got {tensor.device}")
+        if tensor.dtype != x.dtype:
+            raise TypeError(f"dtype: expected {x.dtype} as x has, got {tensor.dtype}")
 
 
 def _empty_results(x: Tensor, initial: Tensor, cell: str) -> tuple[Tensor, Tensor]:
+    if cell not in CELL_SHAPES:
+        raise ValueError(f"cell: expected one of {', '.join(sorted(CELL_SHAPES))}, got {cell!r}")
     shape = CELL_SHAPES[cell]
+    if x.dim() != 3:
+        raise ValueError(f"x: expected shape (T, B, I), got {tuple(x.shape)}")
+    if initial.dim() != 4 or initial.shape[1] != shape["states"] or initial.shape[2] != x.shape[1]:
+        expected = f"(L, {shape['states']}, {x.shape[1]}, H)"
+        raise ValueError(f"initial: expected shape {expected}, got {tuple(initial.shape)}")
     time_steps, batch, _, hidden, layers = sizes(x, initial)
     states = x.new_empty(layers, time_steps + 1, shape["states"], batch, hidden)
     gates = x.new_empty(layers, time_steps, batch, shape["preactivations"], hidden)
@@ -78,7 +89,7 @@ def _empty_results(x: Tensor, initial: Tensor, cell: str) -> tuple[Tensor, Tenso
 
 
 def _recurrent_cpu(x: Tensor, initial: Tensor, weights: list[Tensor], cell: str) -> tuple[Tensor, Tensor]:
-    _check_cpu(x, initial, *weights)
+    _check_tensors(x, initial, *weights)
     x, weights = x.contiguous(), [w.contiguous() for w in weights]
     states, gates = _empty_results(x, initial, cell)
     states[:, 0] = initial
@@ -103,7 +114,7 @@ def _recurrent_backward_cpu(
     weights: list[Tensor],
     cell: str,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    _check_cpu(grad_states, x, states, gates, *weights)
+    _check_tensors(x, grad_states, states, gates, *weights)
     x, weights = x.contiguous(), [w.contiguous() for w in weights]
     flowing = grad_states.clone(memory_format=torch.contiguous_format)
     grad_x = torch.empty_like(x)
@@ -194,6 +205,31 @@ class _Recurrent(torch.autograd.Function):
         return tangent, None
 
 
+class _Once(torch.autograd.Function):
+    """Hands a derivative of ``source`` on; asked for that derivative's own, it raises where there would be silence."""
+
+    @staticmethod
+    def forward(derivative: Tensor, source: Tensor, name: str) -> Tensor:
+        return derivative.view_as(derivative)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.name = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
+        raise RuntimeError(f"{ctx.name}: expected no further derivative, this one is not differentiable")
+
+
+def once(derivative: Tensor, sources: Sequence[Tensor], name: str) -> Tensor:
+    """``derivative``, whose own derivative with respect to ``sources`` raises instead of being zero."""
+    for source in sources:
+        if torch.is_grad_enabled() and source.requires_grad:
+            derivative = _Once.apply(derivative, source, name)
+            break
+    return derivative
+
+
 class _RecurrentBackward(torch.autograd.Function):
     """The compiled backward pass; its own derivative (double backward) goes through the torch step."""
 
@@ -234,6 +270,11 @@ class _RecurrentBackward(torch.autograd.Function):
         # States and gates are functions of the other inputs; what their slot 0 passes on is the initial state's part.
         grad_of_states = torch.zeros_like(states)
         grad_of_states[:, 0] = grad_initial
+        sources = (*ctx.saved_tensors, *grads)
+        found = (grad_upstream, grad_x, grad_of_states, *grad_weights)
+        grad_upstream, grad_x, grad_of_states, *grad_weights = (
+            once(g, sources, "third derivative of recurrent") for g in found
+        )
         return grad_upstream, grad_x, grad_of_states, None, None, *grad_weights
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lsc_ext.files import write_json
-from lsc_ext.operator import grid_points, trajectory_of
+from lsc_ext.operator import eval_mode, grid_points, trajectory_of
 from lsc_ext.radii import RadiusReport, radii
 from lsc_ext.spectral import METHODS, RadiusEstimate, concatenate, estimate_radius
 
@@ -271,17 +271,14 @@ def pretrain(
 
     before = certified()
     loop = _Loop(model, settings, targets, source)
-    training = model.training
-    model.eval()
     try:
-        with _progress_bar(settings.steps, progress) as advance:
+        with eval_mode(model), _progress_bar(settings.steps, progress) as advance:
             for record in loop.run():
                 advance(record)
                 if callback is not None:
                     callback(record)
     finally:
         loop.restore_best()
-        model.train(training)
     return PretrainResult(before, certified(), loop.history, loop.converged, targets, settings, loop.best_step)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lsc_ext.operator import DIRECTIONS, JacobianOperator, SubmatrixOperator, grid_points, trajectory_of
+from lsc_ext.operator import DIRECTIONS, JacobianOperator, SubmatrixOperator, eval_mode, grid_points, trajectory_of
 from lsc_ext.spectral import (
     RadiusEstimate,
     check_options,
@@ -160,10 +160,7 @@ def radii(
         raise ValueError("inputs: expected finite numbers, got NaN or infinity")
     seed = seed_from(generator)
     sampler = torch.Generator().manual_seed(seed)
-    restore = [m for m in (model, readout) if isinstance(m, nn.Module) and m.training]
-    for module in restore:
-        module.eval()
-    try:
+    with eval_mode(model, readout):
         trajectory = trajectory_of(model, inputs, initial_state, through_states)
         grid = grid_points(trajectory.time_steps, trajectory.batch)
         sampled = max_points is not None and max_points < grid.shape[0]
@@ -187,9 +184,6 @@ def radii(
                 index=torch.stack(indices) if sampled and indices else None,
                 population=grid.shape[0],
             )
-    finally:
-        for module in restore:
-            module.train()
     return RadiusReport(estimates, layers, "generic")
 
 

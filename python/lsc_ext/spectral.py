@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lsc_ext import _C, ops
 from lsc_ext.operator import ConcatenatedOperator, JacobianOperator, MatrixOperator
@@ -103,16 +104,23 @@ class RadiusEstimate:
         totals = radius.new_zeros(int(sequence.max()) + 1 if sequence.numel() else 0)
         totals.index_add_(0, sequence.reshape(-1), residual.reshape(-1))
         clusters = sequence.unique().numel()
+        if measured > 0 and measured == layers * self.population:
+            return radius.new_zeros(())
         if clusters < 2:
             return radius.new_tensor(float("nan"))
         correction = 1 - measured / (layers * self.population)
         variance = clusters / (clusters - 1) * totals.square().sum() / measured**2
-        return (variance * max(correction, 0.0)).sqrt()
+        return (variance * correction).sqrt()
 
     def reshape(self, *shape: int) -> RadiusEstimate:
         """Every tensor in another shape."""
         names = ("radius", "residual", "status", "num_matvecs", "eigenvalue", "condition")
-        return replace(self, **{name: getattr(self, name).reshape(shape) for name in names})
+        marks = self.growth_gradient
+        return replace(
+            self,
+            growth_gradient=marks.view(shape) if marks.numel() == self.radius.numel() else marks,
+            **{name: getattr(self, name).reshape(shape) for name in names},
+        )
 
 
 def seed_from(generator: torch.Generator | None) -> int:
@@ -181,12 +189,28 @@ def spectral_radius(
     return estimate_radius(operator, method, num_matvecs, tol, seed)
 
 
+def _refuse_tangents(operator: JacobianOperator) -> None:
+    """A radius has reverse-mode derivatives alone: a tangent would be lost without a word."""
+    for parameter in operator.parameters:
+        if forward_ad.unpack_dual(parameter).tangent is not None:
+            raise NotImplementedError("operator: expected no forward-mode tangents, use reverse mode (backward) instead")
+
+
 def concatenate(parts: Sequence[RadiusEstimate]) -> RadiusEstimate:
     """Estimates [N_i] side by side."""
+    marks = torch.cat([part.growth_gradient for part in parts])
+    offset = 0
+    for part in parts:  # backward passes to come fill the parts' marks, so these become views of the whole
+        count = part.growth_gradient.numel()
+        part.growth_gradient.set_(marks[offset : offset + count])  # type: ignore[call-overload]
+        offset += count
     names = ("radius", "residual", "status", "num_matvecs", "eigenvalue", "condition")
     methods = sorted({part.method for part in parts})
     return replace(
-        parts[0], method=" + ".join(methods), **{name: torch.cat([getattr(p, name) for p in parts]) for name in names}
+        parts[0],
+        method=" + ".join(methods),
+        growth_gradient=marks,
+        **{name: torch.cat([getattr(p, name) for p in parts]) for name in names},
     )
 
 
@@ -199,6 +223,7 @@ def estimate_radius(
             method = "closed form"
         else:
             method = "dense" if operator.columns <= DENSE_LIMIT else "krylov"
+    _refuse_tangents(operator)
     differentiable = torch.is_grad_enabled() and any(p.requires_grad for p in operator.parameters)
     budget = num_matvecs or (DEFAULT_POWER_MATVECS if method == "power" else DEFAULT_MATVECS)
     with torch.no_grad():
@@ -320,7 +345,8 @@ def _dense(operator: JacobianOperator, tol: float) -> _Found:
     usable = torch.where(finite[:, None, None], matrices, torch.zeros_like(matrices)).double()
     nan = torch.full((count,), float("nan"), dtype=torch.float64)
     if n == 0 or count == 0:
-        value, condition, residual = torch.zeros(count, dtype=torch.complex128), nan.fill_(1), torch.zeros(count).double()
+        value, residual = torch.zeros(count, dtype=torch.complex128), torch.zeros(count, dtype=torch.float64)
+        condition = torch.ones_like(residual)
         right = left = torch.zeros(count, 0, dtype=torch.complex128)
     else:
         rows = torch.arange(count)
@@ -338,7 +364,7 @@ def _dense(operator: JacobianOperator, tol: float) -> _Found:
     certain = (residual < tol) & ((residual == 0) | (residual * condition < tol))
     status = torch.where(certain, Status.converged.value, Status.ill_conditioned.value)
     status = torch.where(finite, status, Status.nonfinite.value).to(torch.uint8)
-    masked = [torch.where(finite, z, nan.fill_(float("nan"))).to(dtype) for z in (value.abs(), residual, condition)]
+    masked = [torch.where(finite, z, nan).to(dtype) for z in (value.abs(), residual, condition)]
     estimate = RadiusEstimate(
         masked[0],
         masked[1],
@@ -396,6 +422,7 @@ def frobenius_radius(operator: JacobianOperator) -> RadiusEstimate:
 
     Exact, by min(m, n) products; differentiable with respect to the operator's ``parameters``.
     """
+    _refuse_tangents(operator)
     dtype = operator.dtype
     with torch.no_grad():
         size = torch.zeros(operator.num_points, dtype=torch.float64)
@@ -562,7 +589,9 @@ class _Radius(torch.autograd.Function):
         return problem.estimate.radius.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        _ = ctx.saved_tensors
-        return (None, *ctx.problem.gradients(upstream.contiguous()))
+        parameters = ctx.saved_tensors
+        with torch.no_grad():
+            found = ctx.problem.gradients(upstream.detach().contiguous())
+        sources = (upstream, *parameters)
+        return (None, *(None if g is None else ops.once(g, sources, "gradient of radius") for g in found))

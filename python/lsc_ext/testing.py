@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from lsc_ext.spectral import Status, spectral_radius
 
 MatrixKind = Callable[[int, int, torch.Generator], Tensor]
 
@@ -91,11 +94,20 @@ def matrix_from_eigenvalues(eigenvalues: Tensor, basis: Tensor | None = None) ->
         matrix = matrix + torch.diag_embed(upper, 1) - torch.diag_embed(upper, -1)
     if basis is None:
         return matrix
-    return torch.linalg.solve(basis.mT, (basis @ matrix).mT).mT
+    return _similar(matrix, basis)
+
+
+def _similar(matrix: Tensor, basis: Tensor) -> Tensor:
+    transposed: Tensor = torch.linalg.solve(basis.mT, (basis @ matrix).mT)
+    return transposed.mT
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
     return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+def _power_of_ten(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    return torch.pow(10.0, _uniform(shape, low, high, generator))
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -104,13 +116,14 @@ def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 def _gaussian(count: int, n: int, generator: torch.Generator) -> Tensor:
     """Independent normal entries: the circular law, with the gain drawn in (0.3, 3)."""
-    gain = 10 ** _uniform((count, 1, 1), -0.5, 0.5, generator)
+    gain = _power_of_ten((count, 1, 1), -0.5, 0.5, generator)
     return gain * _normal((count, n, n), generator) / max(n, 1) ** 0.5
 
 
 def _orthogonal(count: int, n: int, generator: torch.Generator) -> Tensor:
     factor, upper = torch.linalg.qr(_normal((count, n, n), generator))
-    return factor * upper.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
+    signed: Tensor = factor * upper.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
+    return signed
 
 
 def _orthogonal_masked(count: int, n: int, generator: torch.Generator) -> Tensor:
@@ -126,7 +139,7 @@ def _orthogonal_masked(count: int, n: int, generator: torch.Generator) -> Tensor
 
 def _gated_cell(count: int, n: int, generator: torch.Generator) -> Tensor:
     """Step Jacobians of a GRU and, every second one, of an LSTM of n // 2 units (an odd n leaves a zero row)."""
-    gain = 10 ** _uniform((count, 1, 1), -0.5, 0.7, generator)
+    gain = _power_of_ten((count, 1, 1), -0.5, 0.7, generator)
 
     def weight(size: int) -> Tensor:
         return gain * _normal((count, size, size), generator) / max(size, 1) ** 0.5
@@ -159,7 +172,7 @@ def _low_rank(count: int, n: int, generator: torch.Generator) -> Tensor:
     rank = torch.randint(1, max(n // 3, 1) + 1, (count, 1), generator=generator)
     kept = (torch.arange(n).unsqueeze(0) < rank).double().unsqueeze(1)
     matrix = (_normal((count, n, n), generator) * kept) @ _normal((count, n, n), generator) / max(n, 1)
-    noise = 10 ** _uniform((count, 1, 1), -8, -1, generator) * (torch.arange(count) % 2).view(-1, 1, 1)
+    noise = _power_of_ten((count, 1, 1), -8, -1, generator) * (torch.arange(count) % 2).view(-1, 1, 1)
     return matrix + noise * _normal((count, n, n), generator) / max(n, 1) ** 0.5
 
 
@@ -171,7 +184,7 @@ def _graded(count: int, n: int, generator: torch.Generator) -> Tensor:
     left = torch.where(similar, left / 2, left)
     right = torch.where(similar, -left, right)
     body = _normal((count, n, n), generator) / max(n, 1) ** 0.5
-    return 10 ** left.unsqueeze(2) * body * 10 ** right.unsqueeze(1)
+    return torch.pow(10.0, left).unsqueeze(2) * body * torch.pow(10.0, right).unsqueeze(1)
 
 
 def _near_defective(count: int, n: int, generator: torch.Generator) -> Tensor:
@@ -183,10 +196,10 @@ def _near_defective(count: int, n: int, generator: torch.Generator) -> Tensor:
     sign = torch.where(torch.rand(count, 1, generator=generator) < 0.5, -1.0, 1.0).double()
     matrix = torch.diag_embed(torch.where(top, sign.expand(count, n), rest))
     if n > 1:
-        coupling = 10 ** _uniform((count, 1), -2, 0, generator)
+        coupling = _power_of_ten((count, 1), -2, 0, generator)
         link = coupling * (position[:, : n - 1] < size - 1)
         matrix = matrix + torch.diag_embed(link, 1)
-    corner = 10 ** _uniform((count,), -14, -1, generator)
+    corner = _power_of_ten((count,), -14, -1, generator)
     corner = corner * torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
     if n:
         matrix[torch.arange(count), size.squeeze(1) - 1, 0] += corner
@@ -195,15 +208,15 @@ def _near_defective(count: int, n: int, generator: torch.Generator) -> Tensor:
 
 def _triangular(count: int, n: int, generator: torch.Generator) -> Tensor:
     """Upper triangular with the diagonal in (-1, 1); the part above from nearly normal to very non-normal."""
-    strength = 10 ** _uniform((count, 1, 1), -3, 0, generator)
+    strength = _power_of_ten((count, 1, 1), -3, 0, generator)
     above = _normal((count, n, n), generator).triu(1)
     return torch.diag_embed(_uniform((count, n), -1, 1, generator)) + strength * above
 
 
 def _clustered_moduli(count: int, n: int, generator: torch.Generator) -> Tensor:
-    """Eigenvalues of which 2 to 24 have moduli within 0.1 to 5 percent of the largest; a mild similarity around them."""
+    """Of the eigenvalues 2 to 24 have moduli within 0.1 to 5 percent of the largest; a mild similarity around them."""
     members = torch.randint(2, 25, (count, 1), generator=generator)
-    spread = 10 ** _uniform((count, 1), -3, math.log10(0.05), generator)
+    spread = _power_of_ten((count, 1), -3, math.log10(0.05), generator)
     pairs = n // 2
     top = 1 - spread * torch.rand(count, pairs + 1, generator=generator, dtype=torch.float64)
     rest = _uniform((count, pairs + 1), 0, 0.95, generator)
@@ -225,7 +238,7 @@ def _similarity(matrix: Tensor, strength: float, generator: torch.Generator) -> 
     count, n = matrix.shape[0], matrix.shape[-1]
     drawn = strength * _normal((count, n, n), generator) / max(n, 1) ** 0.5
     basis = _orthogonal(count, n, generator) @ (torch.eye(n, dtype=torch.float64) + drawn)
-    return torch.linalg.solve(basis.mT, (basis @ matrix).mT).mT
+    return _similar(matrix, basis)
 
 
 #: Random matrices by kind; each draws [C, n, n] float64 from (C, n, generator).
@@ -239,3 +252,79 @@ MATRIX_KINDS: dict[str, MatrixKind] = {
     "triangular": _triangular,
     "clustered_moduli": _clustered_moduli,
 }
+
+
+@dataclass(frozen=True)
+class CertificateCounts:
+    """How the converged radii of random matrices compare with LAPACK's. Counts add up: ``a + b``.
+
+    Attributes:
+        matrices: how many were measured.
+        converged: how many of them converged.
+        off: converged ones that are off by more than 10 tol, relative.
+        far_off: converged ones that are off by more than 5 percent.
+        worst: largest relative error of a converged one.
+        matvecs: products that each matrix took.
+        status: how many ended with each status.
+    """
+
+    matrices: int
+    converged: int
+    off: int
+    far_off: int
+    worst: float
+    matvecs: tuple[int, ...]
+    status: dict[str, int]
+
+    def __add__(self, other: CertificateCounts) -> CertificateCounts:
+        return CertificateCounts(
+            self.matrices + other.matrices,
+            self.converged + other.converged,
+            self.off + other.off,
+            self.far_off + other.far_off,
+            max(self.worst, other.worst),
+            self.matvecs + other.matvecs,
+            {name: count + other.status[name] for name, count in self.status.items()},
+        )
+
+    @property
+    def median_matvecs(self) -> float:
+        """Median of ``matvecs``."""
+        return float(torch.tensor(self.matvecs, dtype=torch.float64).median()) if self.matvecs else math.nan
+
+
+def count_certificate(
+    kind: str, count: int, n: int, dtype: torch.dtype, *, seed: int = 0, tol: float = 1e-3
+) -> CertificateCounts:
+    """Radii of random matrices by the "krylov" method against LAPACK on the same matrices, in float64.
+
+    Args:
+        kind: a key of :data:`MATRIX_KINDS`.
+        count: how many matrices.
+        n: their size, at least 1.
+        dtype: float32 or float64; LAPACK sees the matrices after they were rounded to it.
+        seed: of the matrices and of the start vectors.
+        tol: as for :func:`lsc_ext.spectral_radius`.
+
+    Raises:
+        ValueError: an unknown kind.
+        TypeError: another dtype.
+    """
+    if kind not in MATRIX_KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(MATRIX_KINDS)}, got {kind!r}")
+    generator = torch.Generator().manual_seed(seed)
+    matrices = MATRIX_KINDS[kind](count, n, generator).to(dtype)
+    estimate = spectral_radius(matrices, method="krylov", tol=tol, generator=generator)
+    expected = torch.linalg.eigvals(matrices.double()).abs().amax(dim=1)
+    difference = (estimate.radius.double() - expected).abs()
+    error = torch.where(difference == 0, difference, difference / expected)
+    error = error[estimate.status == Status.converged].nan_to_num(nan=math.inf)
+    return CertificateCounts(
+        matrices=count,
+        converged=error.numel(),
+        off=int((error > 10 * tol).sum()),
+        far_off=int((error > 0.05).sum()),
+        worst=float(error.max()) if error.numel() else 0.0,
+        matvecs=tuple(estimate.num_matvecs.tolist()),
+        status=estimate.counts(),
+    )

@@ -1,0 +1,106 @@
+# ruff: noqa: N999
+"""Compiled kernels of lsc_ext. Private: use the Python functions."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+# Address and number of elements of contiguous memory that the caller keeps alive.
+_Buffer = tuple[int, int]
+# weight_ih, weight_hh, bias_ih, bias_hh.
+_Layer = Sequence[_Buffer | None]
+
+class ResultBuffers:
+    def __init__(
+        self,
+        radius: _Buffer,
+        eigenvalue: _Buffer,
+        residual: _Buffer,
+        condition: _Buffer,
+        num_matvecs: _Buffer,
+        status: _Buffer,
+        vectors: _Buffer | None,
+    ) -> None: ...
+
+class Operator:
+    def apply(
+        self, transpose: bool, indices: _Buffer | None, count: int, v: _Buffer, out: _Buffer, threads: int
+    ) -> None: ...
+    def radii(
+        self,
+        tol: float,
+        max_matvecs: int,
+        seed: int,
+        indices: _Buffer | None,
+        count: int,
+        targets: _Buffer | None,
+        transposed: bool,
+        out: ResultBuffers,
+        threads: int,
+    ) -> None: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def points(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+
+class StepOperator(Operator):
+    def bilinear_gradient(
+        self,
+        indices: _Buffer,
+        count: int,
+        u: _Buffer,
+        v: _Buffer,
+        gradient: _Layer,
+        gradient_below: _Layer,
+        states: _Buffer | None,
+        input: _Buffer | None,
+        states_below: _Buffer | None,
+        input_below: _Buffer | None,
+        threads: int,
+    ) -> None: ...
+
+def backward(
+    cell: str,
+    dtype: str,
+    sizes: Sequence[int],
+    x: _Buffer,
+    weights: Sequence[_Layer],
+    states: _Buffer,
+    gates: _Buffer,
+    state_gradients: _Buffer,
+    x_gradient: _Buffer,
+    gradients: Sequence[_Layer],
+    threads: int,
+) -> None: ...
+def build_info() -> dict[str, Any]: ...
+def callback_operator(
+    dtype: str, points: int, n: int, v: _Buffer, out: _Buffer, function: Callable[[bool], object]
+) -> Operator: ...
+def cells() -> dict[str, dict[str, int]]: ...
+def forward(
+    cell: str,
+    dtype: str,
+    sizes: Sequence[int],
+    x: _Buffer,
+    weights: Sequence[_Layer],
+    states: _Buffer,
+    gates: _Buffer | None,
+    threads: int,
+) -> None: ...
+def matrix_operator(dtype: str, points: int, rows: int, columns: int, matrices: _Buffer) -> Operator: ...
+def step_operator(
+    cell: str,
+    dtype: str,
+    sizes: Sequence[int],
+    x: _Buffer,
+    weights: Sequence[_Layer],
+    states: _Buffer,
+    gates: _Buffer,
+    layer: int,
+    direction: str,
+    t: _Buffer,
+    b: _Buffer,
+    count: int,
+    threads: int,
+) -> StepOperator: ...

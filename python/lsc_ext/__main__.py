@@ -1,0 +1,7 @@
+"""``python -m lsc_ext``."""
+
+import sys
+
+from lsc_ext.cli import main
+
+sys.exit(main())

@@ -1,0 +1,233 @@
+"""The command line: ``python -m lsc_ext info | demo | radii | pretrain | bench``.
+
+Exit codes: 0 done; 1 done, but a correctness check failed; 2 bad arguments or missing packages; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import lsc_ext
+from lsc_ext import nn
+from lsc_ext.bench import run_bench
+from lsc_ext.cells import CELLS
+from lsc_ext.data import SOURCES, load_images
+from lsc_ext.demo import DemoConfig, run_demo
+from lsc_ext.files import write_json, write_whole
+from lsc_ext.operator import DIRECTIONS
+from lsc_ext.pretrain import MOVES, PRETRAINED_DIRECTIONS, PretrainConfig, pretrain
+from lsc_ext.radii import radii
+from lsc_ext.spectral import METHODS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        if options.threads is not None:
+            if options.threads < 1:
+                raise ValueError(f"--threads: expected at least 1, got {options.threads}")
+            torch.set_num_threads(options.threads)
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, ModuleNotFoundError, OSError) as error:
+        print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lsc_ext",
+        description="Will the gradients of a recurrent network explode or vanish? Measure its step Jacobians' spectral "
+        "radii, and pre-train it to the Local Stability Condition.",
+        epilog="Exit codes: 0 done; 1 a correctness check failed; 2 bad arguments; 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"lsc_ext {lsc_ext.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        sub.set_defaults(run=run)
+        sub.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+        sub.add_argument("--threads", type=int, default=None, help="threads to use; torch's own number if absent")
+        return sub
+
+    command("info", _info, "what is installed and compiled, and what will be used")
+
+    demo = command("demo", _demo, "measure, pre-train and train two deep networks on real images")
+    demo.add_argument("--output", type=Path, default=Path("lsc_demo"), help="folder for the report and the pictures")
+    demo.add_argument("--data", choices=sorted(SOURCES), default="mnist", help="images, read row by row")
+    demo.add_argument("--hidden-size", type=int, default=DemoConfig.hidden_size, help="units of every layer")
+    demo.add_argument("--epochs", type=int, default=DemoConfig.epochs, help="of training")
+    demo.add_argument("--seeds", type=int, default=DemoConfig.seeds, help="runs of each arm")
+    demo.add_argument("--max-images", type=int, default=None, help="train on this many images only; all if absent")
+
+    measure = command("radii", _radii, "spectral radii of a network, by direction and layer")
+    _model_options(measure)
+    measure.add_argument("--directions", nargs="+", choices=DIRECTIONS[:4], default=["time", "depth"], help="Jacobians")
+    measure.add_argument("--method", choices=METHODS, default="auto", help="how a radius is estimated")
+    measure.add_argument("--tol", type=float, default=1e-3, help="relative residual of a converged point")
+    measure.add_argument("--max-points", type=int, default=256, help="points measured per layer")
+
+    repair = command("pretrain", _pretrain, "bring a network's radii to a target and save its weights")
+    _model_options(repair)
+    defaults = PretrainConfig()
+    repair.add_argument("--target", default=None, help="a number or 'unbalanced'; 1 for one layer, else 0.5, if absent")
+    repair.add_argument("--directions", nargs="+", choices=PRETRAINED_DIRECTIONS, default=list(defaults.directions))
+    repair.add_argument("--moves", nargs="+", choices=MOVES, default=list(defaults.moves), help="how weights are changed")
+    repair.add_argument("--steps", type=int, default=defaults.steps, help="most steps to take")
+    repair.add_argument("--tolerance", type=float, default=defaults.tolerance, help="distance to the target that is enough")
+    repair.add_argument("--save", type=Path, default=None, help="write the weights to this .safetensors file")
+    repair.add_argument("--report", type=Path, default=None, help="write the measurements to this JSON file")
+    repair.add_argument("--plot", type=Path, default=None, help="draw radii and history to this PNG file")
+
+    bench = command("bench", _bench, "correctness first, then speed against the strongest peers")
+    bench.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
+    bench.add_argument("--output", type=Path, default=None, help="also write the results to this JSON file")
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cell", choices=sorted(CELLS), default="gru", help="of every layer")
+    parser.add_argument("--layers", type=int, default=3, help="how many")
+    parser.add_argument("--hidden-size", type=int, default=64, help="units of every layer")
+    parser.add_argument("--weights", type=Path, default=None, help="a .safetensors state dict; random weights if absent")
+    parser.add_argument("--data", choices=["normal", *sorted(SOURCES)], default="normal", help="sequences to run it on")
+    parser.add_argument("--input-size", type=int, default=28, help="of normal data; images bring their own")
+    parser.add_argument("--time-steps", type=int, default=28, help="of normal data; images bring their own")
+    parser.add_argument("--batch-size", type=int, default=64, help="sequences")
+    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of weights and data")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, data and start vectors")
+
+
+def _model_and_data(options: argparse.Namespace) -> tuple[nn.Recurrent, Tensor]:
+    for name in ("input_size", "time_steps", "batch_size"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(options, name)}")
+    dtype = torch.float32 if options.dtype == "float32" else torch.float64
+    torch.manual_seed(options.seed)
+    if options.data == "normal":
+        x = torch.randn(options.time_steps, options.batch_size, options.input_size, dtype=dtype)
+    else:
+        images = load_images(options.data)
+        x = images.x[:, torch.randperm(images.labels.numel())[: options.batch_size]].to(dtype)
+    model = nn.Recurrent(options.cell, x.shape[2], options.hidden_size, options.layers, dtype=dtype)
+    if options.weights is not None:
+        from safetensors.torch import load_file
+
+        try:
+            model.load_state_dict(load_file(options.weights))
+        except RuntimeError as error:
+            raise ValueError(f"--weights: expected the state dict of {model}, got another: {error}") from error
+    return model, x
+
+
+def _print(options: argparse.Namespace, content: dict[str, Any], text: str) -> None:
+    print(json.dumps(content, indent=2) if options.json else text)
+
+
+def _info(options: argparse.Namespace) -> int:
+    content = {
+        **lsc_ext.build_info(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cells": sorted(CELLS),
+    }
+    width = max(map(len, content))
+    lines = [
+        f"{key:<{width}}  {', '.join(map(str, v)) or 'none' if isinstance(v, list) else v}" for key, v in content.items()
+    ]
+    _print(options, content, "\n".join(lines))
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    config = DemoConfig(
+        data=options.data,
+        hidden_size=options.hidden_size,
+        epochs=options.epochs,
+        seeds=options.seeds,
+        max_images=options.max_images,
+    )
+    for name in ("hidden_size", "epochs", "seeds"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(config, name)}")
+    say = (lambda line: print(line, file=sys.stderr)) if options.json else (lambda line: print(line, flush=True))
+    result = run_demo(options.output, config, say)
+    if options.json:
+        print(json.dumps(result.report, indent=2))
+    return 0
+
+
+def _radii(options: argparse.Namespace) -> int:
+    model, x = _model_and_data(options)
+    with torch.no_grad():
+        report = radii(
+            model,
+            x,
+            directions=options.directions,
+            method=options.method,
+            tol=options.tol,
+            max_points=options.max_points,
+            generator=torch.Generator().manual_seed(options.seed),
+        )
+    _print(options, report.to_dict(), str(report))
+    return 0
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    target = options.target
+    if target is not None and target != "unbalanced":
+        try:
+            target = float(target)
+        except ValueError:
+            raise ValueError(f"--target: expected a number or 'unbalanced', got {target!r}") from None
+    for path in (options.save, options.report, options.plot):
+        if path is not None and not path.resolve().parent.is_dir():
+            raise ValueError(f"{path}: expected a file in a folder that exists, got none at {path.resolve().parent}")
+    model, x = _model_and_data(options)
+    result = pretrain(
+        model,
+        x,
+        target,
+        directions=tuple(options.directions),
+        moves=tuple(options.moves),
+        steps=options.steps,
+        tolerance=options.tolerance,
+        seed=options.seed,
+    )
+    if options.save is not None:
+        from safetensors.torch import save
+
+        write_whole(options.save, save(model.state_dict()))
+    if options.report is not None:
+        result.save(options.report)
+    if options.plot is not None:
+        result.plot(options.plot)
+    _print(options, result.to_dict(), str(result))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    say = (lambda line: print(line, file=sys.stderr)) if options.json else (lambda line: print(line, flush=True))
+    report = run_bench(quick=options.quick, say=say)
+    if options.output is not None:
+        write_json(options.output, report)
+    if options.json:
+        print(json.dumps(report, indent=2))
+    return 0 if report["correct"] else 1

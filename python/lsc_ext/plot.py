@@ -1,0 +1,138 @@
+"""Pictures of results, from the same plain numbers that are written as JSON. Needs matplotlib, imported when called."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lsc_ext.files import write_whole
+
+BEFORE, AFTER = "#9c9c9c", "#1f6f8b"
+_COLOURS = ("#9c9c9c", "#1f6f8b", "#c8553d", "#588157")
+
+
+def _figure(columns: int, width: float = 4.6, height: float = 3.4) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> Path:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=130)
+    return write_whole(path, content.getvalue())
+
+
+def _draw_radii(axis: Any, result: Mapping[str, Any], direction: str) -> None:
+    """Mean and standard deviation of each layer, before and after, and the target."""
+    for offset, key, colour in ((-0.08, "before", BEFORE), (0.08, "after", AFTER)):
+        rows = [row for row in result[key]["rows"] if row["direction"] == direction]
+        axis.errorbar(
+            [row["layer"] + 1 + offset for row in rows],
+            [row["mean"] for row in rows],
+            yerr=[row["std"] for row in rows],
+            fmt="o",
+            color=colour,
+            capsize=3,
+            label=f"{key} pre-training",
+        )
+    axis.axhline(result["targets"][direction], color="black", linewidth=0.8, linestyle="--", label="target")
+    layers = sorted({row["layer"] + 1 for row in result["after"]["rows"]})
+    axis.set_xticks(layers)
+    axis.set_xlim(layers[0] - 0.5, layers[-1] + 0.5)
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("layer")
+    axis.set_ylabel("radius, mean and std over points")
+    axis.set_title(f"along {direction}")
+
+
+def plot_radii(results: Mapping[str, Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
+    """Radii before and after, one panel per network and direction.
+
+    Args:
+        results: network name -> what ``PretrainResult.to_dict`` returns.
+        path: PNG file to write.
+    """
+    panels = [(name, result, d) for name, result in results.items() for d in result["targets"]]
+    figure, axes = _figure(len(panels))
+    for axis, (name, result, direction) in zip(axes, panels, strict=True):
+        _draw_radii(axis, result, direction)
+        axis.set_title(f"{name}, along {direction}")
+    axes[0].legend(frameon=False)
+    return _save(figure, path)
+
+
+def plot_pretraining(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Radii before and after by layer and direction, and how far the worst layer was from the target at each step.
+
+    Args:
+        result: what ``PretrainResult.to_dict`` returns.
+        path: PNG file to write.
+    """
+    directions = list(result["targets"])
+    figure, axes = _figure(len(directions) + 1)
+    for axis, direction in zip(axes, directions, strict=False):
+        _draw_radii(axis, result, direction)
+    axes[0].legend(frameon=False)
+    axes[-1].plot([row["deviation"] for row in result["history"]], color=AFTER)
+    axes[-1].axhline(result["config"]["tolerance"], color="black", linewidth=0.8, linestyle="--", label="tolerance")
+    axes[-1].set_yscale("log")
+    axes[-1].set_xlabel("step")
+    axes[-1].set_ylabel("largest |mean radius - target|")
+    axes[-1].legend(frameon=False)
+    return _save(figure, path)
+
+
+def plot_gradient_profiles(
+    profiles: Mapping[str, Mapping[str, Sequence[float]]], path: str | os.PathLike[str]
+) -> Path:
+    """Gradient norms over time, one panel per network.
+
+    Args:
+        profiles: network name -> curve name -> norm of the gradient with respect to the input at each time step.
+        path: PNG file to write.
+    """
+    figure, axes = _figure(len(profiles))
+    for axis, (name, curves) in zip(axes, profiles.items(), strict=True):
+        for (curve, values), colour in zip(curves.items(), _COLOURS, strict=False):
+            axis.plot(range(1, len(values) + 1), values, color=colour, label=curve)
+        axis.set_yscale("log")
+        axis.set_xlabel("time step t of the input")
+        axis.set_ylabel("| d sum of top outputs / d x(t) |")
+        axis.set_title(name)
+        axis.legend(frameon=False)
+    return _save(figure, path)
+
+
+def plot_accuracy(
+    curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], path: str | os.PathLike[str]
+) -> Path:
+    """Accuracy over training, a line per seed and their mean, one panel per network.
+
+    Args:
+        curves: network name -> arm -> seed -> test accuracy after each epoch.
+        path: PNG file to write.
+    """
+    figure, axes = _figure(len(curves))
+    for axis, (name, arms) in zip(axes, curves.items(), strict=True):
+        for (arm, seeds), colour in zip(arms.items(), _COLOURS, strict=False):
+            epochs = range(1, len(seeds[0]) + 1)
+            for seed in seeds:
+                axis.plot(epochs, seed, color=colour, linewidth=0.7, alpha=0.5)
+            mean = [sum(values) / len(values) for values in zip(*seeds, strict=True)]
+            axis.plot(epochs, mean, color=colour, linewidth=2.2, label=f"{arm}, mean of {len(seeds)} seeds")
+        axis.set_xlabel("epoch")
+        axis.set_ylabel("test accuracy")
+        axis.set_ylim(0, 1)
+        axis.set_title(name)
+        axis.legend(frameon=False, loc="lower right")
+    return _save(figure, path)
