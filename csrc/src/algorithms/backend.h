@@ -71,6 +71,13 @@ void run_workers(int threads, std::int64_t work_items, const Poll& poll,
 void parallel_ranges(int threads, std::int64_t count, const Poll& poll,
                      const std::function<void(std::int64_t begin, std::int64_t end, const Poll& poll)>& body);
 
+// How many of `threads` are worth waking for so many floating-point operations: waking one costs microseconds on an
+// idle machine and far more on a busy one.
+inline int useful_threads(int threads, double operations) {
+  constexpr double kOperationsPerThread = 1e6;
+  return operations >= threads * kOperationsPerThread ? threads : 1 + int(operations / kOperationsPerThread);
+}
+
 // Everything an algorithm gets from its caller beside its data.
 template <class T>
 struct Backend {

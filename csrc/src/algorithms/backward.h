@@ -17,7 +17,8 @@ void weight_gradients(const Backend<T>& backend, const CellShape& cell, Index ro
                       T* bias_gradient) {
   const Index row_size = cell.preactivations * H;
   const PackedMatrix<T> packed(backend.linear, rows, n, fed, n, 1);
-  parallel_ranges(backend.threads, H, backend.poll, [&](Index begin, Index end, const Poll&) {
+  const int threads = useful_threads(backend.threads, 2.0 * double(rows * n) * double(row_size));
+  parallel_ranges(threads, H, backend.poll, [&](Index begin, Index end, const Poll&) {
     for (int k = 0; k < cell.preactivations; ++k) {
       const int block = block_of(cell.feeds[std::size_t(k)]);
       if (block == kNone) continue;
@@ -63,7 +64,8 @@ void backward(const Backend<T>& backend, const CellShape& cell, const CellKernel
     const Index n = shape.input_size(l);
     const BlockWeights<T> input_weights(backend.linear, cell.input_blocks, H, n, layer.weight_ih, true);
     const BlockWeights<T> recurrent_weights(backend.linear, cell.recurrent_blocks, H, H, layer.weight_hh, true);
-    parallel_ranges(backend.threads, shape.B, backend.poll, [&](Index begin, Index end, const Poll& poll) {
+    const int threads = useful_threads(backend.threads, 2.0 * double(shape.T * shape.B * row_size) * double(n + H));
+    parallel_ranges(threads, shape.B, backend.poll, [&](Index begin, Index end, const Poll& poll) {
       const Index rows = end - begin;
       std::vector<T> coefficients(std::size_t(S * K * H));
       for (Index t = shape.T - 1; t >= 0; --t) {

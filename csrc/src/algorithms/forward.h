@@ -43,23 +43,25 @@ void forward(const Backend<T>& backend, const CellShape& cell, const CellKernels
     input_weights.emplace_back(backend.linear, cell.input_blocks, H, shape.input_size(l), layer.weight_ih, false);
     recurrent_weights.emplace_back(backend.linear, cell.recurrent_blocks, H, H, layer.weight_hh, false);
   }
-  parallel_ranges(backend.threads, shape.B, backend.poll, [&](Index begin, Index end, const Poll& poll) {
-    const Index rows = end - begin;
-    std::vector<T> scratch(trajectory.gates ? 0 : std::size_t(rows * row_size));
-    for (Index l = 0; l < shape.L; ++l)
-      for (Index t = 0; t < shape.T; ++t) {
-        if (poll()) return;
-        T* gates = trajectory.gates ? trajectory.gate(l, t, begin) : scratch.data();
-        const T* s = trajectory.state(l, t, begin);
-        T* next = trajectory.state(l, t + 1, begin);
-        pre_activations(cell, rows, H, layers[std::size_t(l)], input_weights[std::size_t(l)],
-                        recurrent_weights[std::size_t(l)], trajectory.input(l, t, begin), shape.input_size(l), s, H,
-                        gates);
-        for (Index row = 0; row < rows; ++row)
-          kernels.step(H, gates + row * row_size, s + row * H, trajectory.state_stride(), next + row * H,
-                       trajectory.state_stride());
-      }
-  });
+  const double operations = 2.0 * double(shape.T * shape.B * row_size) * double(shape.I + (2 * shape.L - 1) * H);
+  parallel_ranges(useful_threads(backend.threads, operations), shape.B, backend.poll,
+                  [&](Index begin, Index end, const Poll& poll) {
+                    const Index rows = end - begin;
+                    std::vector<T> scratch(trajectory.gates ? 0 : std::size_t(rows * row_size));
+                    for (Index l = 0; l < shape.L; ++l)
+                      for (Index t = 0; t < shape.T; ++t) {
+                        if (poll()) return;
+                        T* gates = trajectory.gates ? trajectory.gate(l, t, begin) : scratch.data();
+                        const T* s = trajectory.state(l, t, begin);
+                        T* next = trajectory.state(l, t + 1, begin);
+                        pre_activations(cell, rows, H, layers[std::size_t(l)], input_weights[std::size_t(l)],
+                                        recurrent_weights[std::size_t(l)], trajectory.input(l, t, begin),
+                                        shape.input_size(l), s, H, gates);
+                        for (Index row = 0; row < rows; ++row)
+                          kernels.step(H, gates + row * row_size, s + row * H, trajectory.state_stride(),
+                                       next + row * H, trajectory.state_stride());
+                      }
+                  });
 }
 
 }  // namespace lsc

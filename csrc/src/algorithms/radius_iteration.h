@@ -45,6 +45,7 @@ class RadiusIteration {
   static constexpr Index kWideLeading = 16, kWideOrder = 40, kWideKeep = 22;
   static constexpr double kRing = 0.97;
   static constexpr Index kGrowthSteps = 32, kNormSteps = 10;
+  static constexpr double kDoubtful = 1e3;  // condition from which a second start must confirm the first
 
   RadiusIteration(const LinearKernels<T>& linear, Index n, const RadiusOptions& options)
       : linear_(linear), n_(n), options_(options) {
@@ -61,14 +62,10 @@ class RadiusIteration {
     target_ = target;
     has_target_ = has_target;
     draw_ = 0;
-    step_ = 0;
-    zeros_ = closes_ = 0;
     wide_ = growth_done_ = false;
-    beta_ = scale_ = growth_ = 0;
-    std::fill(h_.begin(), h_.end(), 0.0);
+    first_radius_ = -1;
     ritz_.clear();
     result_ = RadiusResult{};
-    phase_ = Phase::filter;
     if (n_ == 0) {
       result_.radius = result_.residual = 0;
       result_.eigenvalue = 0;
@@ -76,7 +73,7 @@ class RadiusIteration {
       finish(Status::converged);
       return;
     }
-    random_unit(basis(0));
+    begin();
   }
 
   bool done() const { return phase_ == Phase::done; }
@@ -136,6 +133,16 @@ class RadiusIteration {
   void finish(Status status) {
     result_.status = status;
     phase_ = Phase::done;
+  }
+
+  // The first step from a fresh vector.
+  void begin() {
+    step_ = 0;
+    zeros_ = closes_ = 0;
+    beta_ = scale_ = 0;
+    std::fill(h_.begin(), h_.end(), 0.0);
+    phase_ = Phase::filter;
+    random_unit(basis(0));
   }
 
   void random_unit(T* v) {
@@ -265,15 +272,26 @@ class RadiusIteration {
     }
     bool certain = settled && result_.residual * result_.condition < options_.tol;
     // "Residual times condition" is first-order perturbation theory, which ends where rounding times condition squared
-    // reaches 1. Beyond it, what lies outside the space may move the leading Ritz values by more than their own
-    // conditions say, so none of them may be that ill-conditioned.
-    if (!has_target_ && m < n_)
-      for (Index i = 0; certain && i < std::min(leading(), m); ++i) {
+    // reaches 1; and H may understate the conditions, since the left vectors of J need not lie in the space. So none of
+    // the leading Ritz values may be that ill-conditioned, and one that is doubtful must come out again from a fresh
+    // start: what rounding put there does not.
+    if (certain && !has_target_ && m < n_) {
+      double worst = result_.condition;
+      for (Index i = 1; i < std::min(leading(), m); ++i) {
         const int other = rank[std::size_t(i)];
         if (lambda[std::size_t(other)].imag() < 0) continue;
         schur_.right_vector(other, x.data());
-        certain = relative(floor) * std::pow(condition(other), 2) < 1;
+        worst = std::max(worst, condition(other));
       }
+      certain = relative(floor) * worst * worst < 1;
+      if (certain && worst > kDoubtful && first_radius_ < 0 &&
+          result_.num_matvecs + kFilterSteps + order() <= options_.max_matvecs) {
+        first_radius_ = size;
+        return begin();
+      }
+      certain =
+          certain && (first_radius_ < 0 ? worst <= kDoubtful : std::abs(size - first_radius_) <= options_.tol * size);
+    }
     if (certain) return finish(Status::converged);
     if (complete || (settled && best_residual <= 2 * relative(floor)))
       return finish(settled ? Status::ill_conditioned : Status::max_matvecs);
@@ -421,6 +439,7 @@ class RadiusIteration {
   Index step_ = 0;
   int zeros_ = 0, closes_ = 0;
   double beta_ = 0, scale_ = 0, growth_ = 0;
+  double first_radius_ = -1;  // what the first start found where it was doubtful; negative: nothing
   Paused resume_;
 };
 

@@ -38,7 +38,8 @@ class LinearizedStep {
         input_weights_(backend.linear, cell.input_blocks, H_, n_, layer.weight_ih, true),
         recurrent_weights_(backend.linear, cell.recurrent_blocks, H_, H_, layer.weight_hh, true),
         coefficients_(std::size_t(points.size()) * std::size_t(S_ * K_ * H_)) {
-    parallel_ranges(backend.threads, Index(points.size()), backend.poll, [&](Index begin, Index end, const Poll&) {
+    const int threads = useful_threads(backend.threads, 10.0 * double(coefficients_.size()));
+    parallel_ranges(threads, Index(points.size()), backend.poll, [&](Index begin, Index end, const Poll&) {
       for (Index i = begin; i < end; ++i)
         kernels_.linearize(H_, gate(i), state(i), trajectory_.state_stride(), coefficients(i));
     });
@@ -121,7 +122,8 @@ class LinearizedStep {
       for (Index j = 0; j < count; ++j) std::copy_n(v + j * S_ * H_, H_, h_direction.data() + j * H_);
     }
     gate_gradients(count, point, u, outputs, through_input ? &Feed::input : &Feed::recurrent, g.data());
-    parallel_ranges(backend.threads, count, backend.poll, [&](Index begin, Index end, const Poll&) {
+    const int threads = useful_threads(backend.threads, 40.0 * double(count * S_ * K_ * H_));
+    parallel_ranges(threads, count, backend.poll, [&](Index begin, Index end, const Poll&) {
       std::vector<T> weights(std::size_t(S_ * H_));
       for (Index j = begin; j < end; ++j) {
         std::copy_n(u + j * outputs * H_, outputs * H_, weights.data());

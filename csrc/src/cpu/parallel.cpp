@@ -20,18 +20,19 @@ namespace {
 // A forked child inherits the pool's bookkeeping but none of its threads: using it would wait for ever.
 std::atomic<bool> in_forked_child{false};
 
-void watch_forks() {
+// Registered when the module loads: torch may start the pool before our first call.
+[[maybe_unused]] const bool watching_forks = [] {
 #if defined(__unix__) || defined(__APPLE__)
-  static std::once_flag once;
-  std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; }); });
+  return pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; }) == 0;
+#else
+  return false;
 #endif
-}
+}();
 
 }  // namespace
 
 void run_workers(int threads, std::int64_t work_items, const Poll& poll,
                  const std::function<void(int, const Poll&)>& body) {
-  watch_forks();
   const int workers = in_forked_child ? 1 : int(std::max<std::int64_t>(1, std::min<std::int64_t>(threads, work_items)));
   std::atomic<bool> stop{false};
   std::exception_ptr failure;

@@ -73,7 +73,9 @@ class AnyOperator {
       T* target = data<T>("out", out, checked_size("out", {count, out_size}));
       const Backend<T> backend = make_backend<T>(threads);
       release_and_run([&] {
-        parallel_ranges(op.concurrent() ? threads : 1, count, backend.poll, [&](Index begin, Index end, const Poll&) {
+        const double operations = 4.0 * double(count * op.rows()) * double(op.columns());
+        const int useful = op.concurrent() ? useful_threads(threads, operations) : 1;
+        parallel_ranges(useful, count, backend.poll, [&](Index begin, Index end, const Poll&) {
           if (begin < end)
             op.apply(transpose ? Product::rmatvec : Product::matvec, end - begin, points.data() + begin,
                      source + begin * in_size, target + begin * out_size);
