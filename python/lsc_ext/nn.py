@@ -102,9 +102,10 @@ class Recurrent(nn.Module):
         text = f"{self.input_size}, {self.hidden_size}"
         if type(self) is Recurrent:
             text = f"{self.cell!r}, {text}"
-        for name, default in (("num_layers", 1), ("bias", True), ("batch_first", False)):
-            if getattr(self, name) != default:
-                text += f", {name}={getattr(self, name)}"
+        for name, default in (("num_layers", 1), ("nonlinearity", "tanh"), ("bias", True), ("batch_first", False)):
+            value = getattr(self, name, default)
+            if value != default:
+                text += f", {name}={value!r}"
         return text
 
     def forward(self, input: Tensor, hx: States | None = None) -> tuple[Tensor, States]:
@@ -305,6 +306,8 @@ def prepare(module: Any, input: Tensor, hx: States | None) -> tuple[Tensor, Tens
         raise ValueError(f"hx: expected {n_states} state tensor(s) ({', '.join(cell.states)}), got {len(given)}")
     expected = (layers, batch, hidden) if batched else (layers, hidden)
     for name, state in zip(cell.states, given, strict=True):
+        if not isinstance(state, Tensor):
+            raise TypeError(f"hx ({name}): expected a torch.Tensor, got {type(state).__qualname__}")
         if tuple(state.shape) != expected:
             raise ValueError(f"hx ({name}): expected shape {expected}, got {tuple(state.shape)}")
         if state.dtype != weight.dtype or state.device != weight.device:

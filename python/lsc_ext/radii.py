@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lsc_ext.operator import DIRECTIONS, JacobianOperator, SubmatrixOperator, eval_mode, grid_points, trajectory_of
 from lsc_ext.spectral import (

@@ -1,4 +1,5 @@
-"""What a test of this package, or of code that builds on it, needs: tolerances, a comparison, random matrices.
+"""
+What a test of this package, or of code that builds on it, needs: tolerances, a comparison, random matrices.
 
 Letters: C matrices of one kind, [n, n] each.
 """
@@ -33,7 +34,8 @@ TOLERANCES: dict[torch.dtype, Tolerance] = {
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """|actual - expected| / |expected| in the Frobenius norm, in float64; 0 where both are zero.
+    """
+    |actual - expected| / |expected| in the Frobenius norm, in float64; 0 where both are zero.
 
     Args:
         actual: [...], real or complex.
@@ -53,7 +55,8 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 
 def assert_close(name: str, actual: Tensor, expected: Tensor, tolerance: float) -> None:
-    """Holds the relative error of ``actual`` [...] against ``expected`` [...] to ``tolerance``.
+    """
+    Holds the relative error of ``actual`` [...] against ``expected`` [...] to ``tolerance``.
 
     Raises:
         AssertionError: the error is larger or not a number; the message has it as a multiple of the tolerance.
@@ -67,7 +70,8 @@ def assert_close(name: str, actual: Tensor, expected: Tensor, tolerance: float) 
 
 
 def matrix_from_eigenvalues(eigenvalues: Tensor, basis: Tensor | None = None) -> Tensor:
-    """Real matrices basis D basis^-1 with given eigenvalues, D block diagonal.
+    """
+    Real matrices basis D basis^-1 with given eigenvalues, D block diagonal.
 
     Args:
         eigenvalues: [C, n], real, or complex with each complex pair as neighbours (a + bi, a - bi), b > 0.
@@ -114,10 +118,15 @@ def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
+def _gaussian_unit(count: int, n: int, generator: torch.Generator) -> Tensor:
+    """Gaussian matrices of spectral radius about 1."""
+    return _normal((count, n, n), generator) / math.sqrt(max(n, 1))
+
+
 def _gaussian(count: int, n: int, generator: torch.Generator) -> Tensor:
     """Independent normal entries: the circular law, with the gain drawn in (0.3, 3)."""
     gain = _power_of_ten((count, 1, 1), -0.5, 0.5, generator)
-    return gain * _normal((count, n, n), generator) / max(n, 1) ** 0.5
+    return gain * _gaussian_unit(count, n, generator)
 
 
 def _orthogonal(count: int, n: int, generator: torch.Generator) -> Tensor:
@@ -142,7 +151,7 @@ def _gated_cell(count: int, n: int, generator: torch.Generator) -> Tensor:
     gain = _power_of_ten((count, 1, 1), -0.5, 0.7, generator)
 
     def weight(size: int) -> Tensor:
-        return gain * _normal((count, size, size), generator) / max(size, 1) ** 0.5
+        return gain * _gaussian_unit(count, size, generator)
 
     def gate(size: int) -> Tensor:
         return torch.sigmoid(2 * _normal((count, size, 1), generator) + 2 * _normal((count, 1, 1), generator))
@@ -173,7 +182,7 @@ def _low_rank(count: int, n: int, generator: torch.Generator) -> Tensor:
     kept = (torch.arange(n).unsqueeze(0) < rank).double().unsqueeze(1)
     matrix = (_normal((count, n, n), generator) * kept) @ _normal((count, n, n), generator) / max(n, 1)
     noise = _power_of_ten((count, 1, 1), -8, -1, generator) * (torch.arange(count) % 2).view(-1, 1, 1)
-    return matrix + noise * _normal((count, n, n), generator) / max(n, 1) ** 0.5
+    return matrix + noise * _gaussian_unit(count, n, generator)
 
 
 def _graded(count: int, n: int, generator: torch.Generator) -> Tensor:
@@ -183,7 +192,7 @@ def _graded(count: int, n: int, generator: torch.Generator) -> Tensor:
     similar = (torch.arange(count) % 3 == 0).unsqueeze(1)
     left = torch.where(similar, left / 2, left)
     right = torch.where(similar, -left, right)
-    body = _normal((count, n, n), generator) / max(n, 1) ** 0.5
+    body = _gaussian_unit(count, n, generator)
     return torch.pow(10.0, left).unsqueeze(2) * body * torch.pow(10.0, right).unsqueeze(1)
 
 
@@ -236,7 +245,7 @@ def _clustered_moduli(count: int, n: int, generator: torch.Generator) -> Tensor:
 def _similarity(matrix: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """X A X^-1 with X = Q (I + strength G), G Gaussian of spectral radius about 1."""
     count, n = matrix.shape[0], matrix.shape[-1]
-    drawn = strength * _normal((count, n, n), generator) / max(n, 1) ** 0.5
+    drawn = strength * _gaussian_unit(count, n, generator)
     basis = _orthogonal(count, n, generator) @ (torch.eye(n, dtype=torch.float64) + drawn)
     return _similar(matrix, basis)
 
@@ -256,7 +265,8 @@ MATRIX_KINDS: dict[str, MatrixKind] = {
 
 @dataclass(frozen=True)
 class CertificateCounts:
-    """How the converged radii of random matrices compare with LAPACK's. Counts add up: ``a + b``.
+    """
+    How the converged radii of random matrices compare with LAPACK's. Counts add up: ``a + b``.
 
     Attributes:
         matrices: how many were measured.
@@ -296,7 +306,8 @@ class CertificateCounts:
 def count_certificate(
     kind: str, count: int, n: int, dtype: torch.dtype, *, seed: int = 0, tol: float = 1e-3
 ) -> CertificateCounts:
-    """Radii of random matrices by the "krylov" method against LAPACK on the same matrices, in float64.
+    """
+    Radii of random matrices by the "krylov" method against LAPACK on the same matrices, in float64.
 
     Args:
         kind: a key of :data:`MATRIX_KINDS`.

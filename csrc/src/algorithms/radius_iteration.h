@@ -44,6 +44,8 @@ class RadiusIteration {
   static constexpr Index kLeading = 8, kOrder = 32, kKeep = 14;
   static constexpr Index kWideLeading = 16, kWideOrder = 40, kWideKeep = 22;
   static constexpr double kRing = 0.97;
+  static constexpr double kCompanionTol =
+      0.03;  // residual at which the Ritz values beside the reported one count as found
   static constexpr Index kGrowthSteps = 32, kNormSteps = 10;
   static constexpr double kDoubtful = 1e3;  // condition from which a second start must confirm the first
 
@@ -267,7 +269,7 @@ class RadiusIteration {
       wide_ = wide_ || (m > kLeading && modulus(lambda, rank[kLeading - 1]) > kRing * size);
       for (Index i = 1; settled && i < std::min(leading(), m); ++i)
         if (lambda[std::size_t(rank[std::size_t(i)])].imag() >= 0)
-          settled = relative(residual(rank[std::size_t(i)])) < options_.tol;
+          settled = relative(residual(rank[std::size_t(i)])) < std::max(options_.tol, kCompanionTol);
       settled = settled && (complete || m >= leading());
     }
     bool certain = settled && result_.residual * result_.condition < options_.tol;
@@ -296,7 +298,8 @@ class RadiusIteration {
     if (complete || (settled && best_residual <= 2 * relative(floor)))
       return finish(settled ? Status::ill_conditioned : Status::max_matvecs);
     if (out_of_budget()) return finish(settled ? Status::ill_conditioned : Status::max_matvecs);
-    if (!has_target_ && wide_ && !growth_done_) {
+    if (!has_target_ && wide_ && !growth_done_ &&
+        result_.num_matvecs + kGrowthSteps + kNormSteps <= options_.max_matvecs) {
       growth_done_ = true;
       std::copy_n(basis(0), n_, power_.data());
       resume_ = {m, rank};

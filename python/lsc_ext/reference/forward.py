@@ -37,7 +37,7 @@ def recurrent(x: Tensor, initial: Tensor, weights: Sequence[Tensor], cell: str) 
         for t in range(x.shape[0]):
             state = layer_step(CELLS[cell], fed[t], state, *layer_weights(weights, layer))
             trajectory.append(state)
-        stacked = torch.stack(trajectory).unflatten(-1, (start.shape[0], start.shape[2])).movedim(-2, 1)
+        stacked = torch.stack(trajectory).reshape(-1, start.shape[1], start.shape[0], start.shape[2]).movedim(2, 1)
         layers.append(stacked)
         fed = stacked[1:, 0]
     return torch.stack(layers)

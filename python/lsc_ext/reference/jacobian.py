@@ -45,18 +45,21 @@ def jacobians(trajectory: Trajectory, direction: str, layer: int, t: int, readou
     def step(inputs: Tensor, state: Tensor) -> Tensor:
         return layer_step(cell, inputs, state, *layer_weights(trajectory.weights, layer))
 
-    if direction == "time":
-        return vmap(jacrev(step, argnums=1))(fed, before)
-    if direction == "input":
-        return vmap(jacrev(step))(fed, before)
+    def along(argument: int) -> Tensor:
+        jacobian: Tensor = vmap(jacrev(step, argnums=argument))(fed, before)
+        return jacobian
+
+    if direction in ("time", "input"):
+        return along(1 if direction == "time" else 0)
     if direction == "depth":
-        return vmap(jacrev(step))(fed, before)[:, :hidden]
-    if direction == "diagonal":  # the chain rule, so that what layer l is fed is one of the states
-        return vmap(jacrev(step))(fed, before) @ jacobians(trajectory, "time", layer - 1, t)[:, :hidden]
+        return along(0)[:, :hidden]
+    if direction == "diagonal":  # the chain rule, so that what the layer is fed is one of the states
+        return along(0) @ jacobians(trajectory, "time", layer - 1, t)[:, :hidden]
     if readout is None:
         raise ValueError("readout: expected a module for direction 'output', got None")
     read = _in_double(readout)
-    return vmap(jacrev(lambda state: read(state[:hidden])))(after)
+    jacobian: Tensor = vmap(jacrev(lambda state: read(state[:hidden])))(after)
+    return jacobian
 
 
 def _flat(states: Tensor) -> Tensor:
