@@ -130,6 +130,7 @@ class RadiusIteration {
   double& h(Index i, Index j) { return h_[std::size_t(i * kWideOrder + j)]; }
   double norm(const T* x) const { return std::sqrt(double(linear_.dot(n_, x, x))); }
   Index order() const { return std::min<Index>(wide_ ? kWideOrder : kOrder, n_); }
+  Index filter_steps() const { return std::min<Index>(kFilterSteps, options_.max_matvecs / 2); }
   Index leading() const { return wide_ ? kWideLeading : kLeading; }
 
   void finish(Status status) {
@@ -143,7 +144,7 @@ class RadiusIteration {
     zeros_ = closes_ = 0;
     beta_ = scale_ = 0;
     std::fill(h_.begin(), h_.end(), 0.0);
-    phase_ = Phase::filter;
+    phase_ = filter_steps() > 0 ? Phase::filter : Phase::arnoldi;
     random_unit(basis(0));
   }
 
@@ -167,7 +168,7 @@ class RadiusIteration {
       return random_unit(basis(0));
     }
     linear_.scale(n_, T(1 / length), output(), basis(0));
-    if (++step_ < kFilterSteps && !out_of_budget()) return;
+    if (++step_ < filter_steps()) return;
     phase_ = Phase::arnoldi;
     step_ = 0;
   }
