@@ -11,6 +11,7 @@ import platform
 from pathlib import Path
 
 import torch
+
 from lsc_ext.testing import MATRIX_KINDS, CertificateCounts, count_certificate
 
 SIZES = (3, 9, 17, 33, 35, 37, 41, 47, 53, 57, 65, 71, 83, 97, 111, 127, 128)

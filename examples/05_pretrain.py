@@ -1,4 +1,4 @@
-"""Pre-train a stack whose weights are too large to the Local Stability Condition and look at how its gradients change over time."""
+"""Pre-train a stack whose weights are too large, and look at its gradients over time before and after."""
 
 import torch
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
 from lsc_ext.testing import MATRIX_KINDS, CertificateCounts, count_certificate
 
 SIZES = (3, 17, 33, 35, 41, 47, 57, 71, 97, 128)

@@ -241,7 +241,12 @@ BAD_CALLS = {
     "integers": (torch.zeros(5, 2, 3, dtype=torch.int64), None, TypeError, "input: expected torch.float64 .*int64"),
     "device": (torch.empty(5, 2, 3, device="meta", **DOUBLE), None, RuntimeError, "input: expected device cpu .*meta"),
     "states missing": (normal(5, 2, 3), normal(2, 2, 4), ValueError, r"hx: expected 2 state tensor.*\(h, c\), got 1"),
-    "state shape": (normal(5, 2, 3), (normal(2, 2, 4), normal(2, 3, 4)), ValueError, r"hx \(c\): expected .*\(2, 3, 4\)"),
+    "state shape": (
+        normal(5, 2, 3),
+        (normal(2, 2, 4), normal(2, 3, 4)),
+        ValueError,
+        r"hx \(c\): expected .*\(2, 3, 4\)",
+    ),
     "batched state": (normal(5, 3), (normal(2, 1, 4),) * 2, ValueError, r"hx \(h\): expected shape \(2, 4\), got"),
     "state dtype": (normal(5, 2, 3), (normal(2, 2, 4).float(),) * 2, TypeError, r"hx \(h\): expected torch.float64"),
     "state kind": (normal(5, 2, 3), ([0.0], [0.0]), TypeError, r"hx \(h\): expected a torch.Tensor, got list"),

@@ -6,8 +6,9 @@ import json
 import subprocess
 import sys
 
-import lsc_ext
 import pytest
+
+import lsc_ext
 from lsc_ext import _C
 
 _MEASURE_IMPORT = """

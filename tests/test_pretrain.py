@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -167,27 +168,8 @@ def test_an_endless_iterator_is_read_to_the_limit():
     assert result.before["time"].radius.shape == (3, STEPS, 5)  # a fifth of 24
 
 
-def recorded_inputs(monkeypatch, run):
-    """The inputs of every pass of the optimiser and of every certification, in order."""
-    from lsc_ext import pretrain as module
-
-    measured, certified = [], []
-    optimise, certify = module.trajectory_of, module.radii
-    monkeypatch.setattr(module, "trajectory_of", lambda m, x, *a: measured.append(x.clone()) or optimise(m, x, *a))
-    monkeypatch.setattr(module, "radii", lambda m, x, **o: certified.append(x.clone()) or certify(m, x, **o))
-    run()
-    return measured[1:], certified  # the first pass only asks which directions there are
-
-
-@pytest.fixture
-def pretrain_module(monkeypatch):
-    import sys
-
-    monkeypatch.setattr(lsc, "pretrain", lsc.pretrain)
-    return sys.modules["lsc_ext.pretrain"]
-
-
-def test_held_out_sequences_are_not_used_by_the_optimiser(monkeypatch, pretrain_module):
+def test_held_out_sequences_are_not_used_by_the_optimiser(monkeypatch):
+    pretrain_module = sys.modules["lsc_ext.pretrain"]  # the name in the package is the function
     measured, certified = [], []
     optimise, certify = pretrain_module.trajectory_of, pretrain_module.radii
     monkeypatch.setattr(
@@ -264,7 +246,11 @@ BAD_OPTIONS = {
     "unknown": ({"learning_rate": 1}, TypeError, "learning_rate: expected an option among .*lr"),
     "steps": ({"steps": 0}, ValueError, "steps: expected at least 1, got 0"),
     "batch_size": ({"batch_size": -1}, ValueError, "batch_size: expected at least 1, got -1"),
-    "moves": ({"moves": ("jump",)}, ValueError, r"moves: expected distinct names among gradient, rescale, got \('jump',\)"),
+    "moves": (
+        {"moves": ("jump",)},
+        ValueError,
+        r"moves: expected distinct names among gradient, rescale, got \('jump',\)",
+    ),
     "no moves": ({"moves": ()}, ValueError, r"moves: expected distinct names .*, got \(\)"),
     "string": ({"moves": "rescale"}, TypeError, "moves: expected a sequence of names, got the string 'rescale'"),
     "directions": ({"directions": ("input",)}, ValueError, "directions: expected distinct names among time, depth"),
@@ -329,7 +315,7 @@ def test_models_of_another_kind_are_refused():
 
 
 def test_radii_that_overflow_raise_and_leave_the_weights():
-    model = small("rnn_relu", gain=1e12)
+    model = small("rnn_relu", gain=1e25)
     weights = weights_of(model)
     with pytest.raises(FloatingPointError, match="model: expected finite radii"):
         quick(model, sequences())
@@ -409,13 +395,21 @@ def test_no_gradient_is_left_behind():
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-def test_frozen_parameters_stay():
+@pytest.mark.parametrize("moves", [("gradient",), ("rescale",), ("gradient", "rescale")])
+def test_frozen_parameters_stay(moves):
     model = small()
-    model.weight_ih_l0.requires_grad_(False)
-    weights = weights_of(model)
-    quick(model, sequences(), moves=("gradient",))
-    assert torch.equal(model.weight_ih_l0, weights[0])
-    assert not torch.equal(model.weight_hh_l0, weights[1])
+    model.weight_hh_l0.requires_grad_(False)
+    model.weight_ih_l1.requires_grad_(False)
+    weights = dict(zip((n for n, _ in model.named_parameters()), weights_of(model), strict=True))
+    quick(model, sequences(), moves=moves)
+    for name in ("weight_hh_l0", "weight_ih_l1"):
+        assert torch.equal(model.get_parameter(name), weights[name])
+    assert not torch.equal(model.weight_hh_l1, weights["weight_hh_l1"])
+
+
+def test_a_model_without_trainable_parameters_is_refused():
+    with pytest.raises(ValueError, match="model: expected parameters that require gradients"):
+        quick(small().requires_grad_(False), sequences())
 
 
 def test_weight_norm_is_kept_and_helps():
@@ -439,8 +433,10 @@ def test_orthogonal_weights_stay_orthogonal():
 def test_orthogonal_weights_cannot_be_rescaled_in_silence():
     model = small("rnn_tanh")
     parametrizations.orthogonal(model, "weight_hh_l0")
-    with pytest.raises(ValueError, match="weight_hh_l0: expected .*rescale"):
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="moves: expected no 'rescale', got it for weight_hh_l0"):
         quick(model, sequences(), steps=10)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
 def test_config_and_options_may_be_mixed():

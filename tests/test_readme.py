@@ -54,14 +54,11 @@ def run_block(code: str, namespace: dict[str, object], name: str) -> str:
     return output.getvalue()
 
 
-def with_programs(page: Path) -> bool:
-    return any(language == "python" for language, _ in blocks(page))
+PROGRAMS = [page for page in PAGES if any(language == "python" for language, _ in blocks(page))]
 
 
-@pytest.mark.parametrize("page", filter(with_programs, PAGES), ids=name_of)
-def test_programs_print_what_the_page_shows(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("page", PROGRAMS, ids=name_of)
+def test_programs_print_what_the_page_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
     printed: str | None = None
@@ -77,7 +74,9 @@ def test_programs_print_what_the_page_shows(
 
 
 def commands() -> list[str]:
-    lines = [line for page in PAGES for kind, text in blocks(page) if kind in ("console", "sh") for line in text.split("\n")]
+    lines = [
+        line for page in PAGES for kind, text in blocks(page) if kind in ("console", "sh") for line in text.split("\n")
+    ]
     found = {line.removeprefix("$ ").partition("  #")[0].strip() for line in lines}
     return sorted(line for line in found if line.startswith("python -m lsc_ext") and not NOT_RUN.search(line))
 
@@ -142,7 +141,9 @@ def test_make_targets_that_pages_name_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
         text = page.read_text()
-        named = set(re.findall(r"`make ([a-z][\w-]*)`", text)) | set(re.findall(r"^make ([a-z][\w-]*)", text, re.MULTILINE))
+        named = set(re.findall(r"`make ([a-z][\w-]*)`", text)) | set(
+            re.findall(r"^make ([a-z][\w-]*)", text, re.MULTILINE)
+        )
         assert named <= targets, name_of(page)
 
 

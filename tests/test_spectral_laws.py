@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import Tensor
+
 from lsc_ext import Status, spectral_radius
 from lsc_ext.testing import MATRIX_KINDS, TOLERANCES, assert_close, matrix_from_eigenvalues
-from torch import Tensor
 
 METHODS = ("krylov", "dense", "auto")
 DTYPES = (torch.float32, torch.float64)

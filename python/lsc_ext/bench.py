@@ -153,7 +153,8 @@ def _radii_case(hidden: int, steps: int, batch: int, pairs: int) -> _Case:
 
     def dense() -> Tensor:
         jacobian = torch.func.vmap(torch.func.jacrev(step))(step_states, step_inputs)
-        return torch.linalg.eigvals(jacobian).abs().amax(1)
+        values: Tensor = torch.linalg.eigvals(jacobian)
+        return values.abs().amax(1)
 
     def ours() -> Any:
         return radii(
@@ -178,12 +179,16 @@ def _radii_case(hidden: int, steps: int, batch: int, pairs: int) -> _Case:
     operator = StepOperator(*_compiled_arguments(model, x, layer, sample))
     points = 3 * steps * batch
     return _Case(
-        f"radii, 3-layer GRU, H={hidden}, T={steps}, B={batch}, float32, {points} points of the time direction, per point",
+        f"radii, 3-layer GRU, H={hidden}, T={steps}, B={batch}, float32, all {points} points along time, per point",
         ours,
         points,
         [
             _Peer("torch.func.jacrev + torch.linalg.eigvals", dense, sample),
-            _Peer("closed-form torch, 64 power + 16 Arnoldi steps", lambda: _torch_krylov(cell, step_inputs, step_states), sample),
+            _Peer(
+                "closed-form torch, 64 power + 16 Arnoldi steps",
+                lambda: _torch_krylov(cell, step_inputs, step_states),
+                sample,
+            ),
             _Peer("ours by power iteration, 128 products", lambda: _power(operator), sample),
         ],
         check,
@@ -237,7 +242,8 @@ def _torch_krylov(cell: torch.nn.GRUCell, fed: Tensor, h: Tensor) -> Tensor:
             w = w - hessenberg[:, i, j, None] * basis[i]
         hessenberg[:, j + 1, j] = torch.linalg.vector_norm(w, dim=1)
         basis.append(w / hessenberg[:, j + 1, j, None].clamp_min(1e-30))
-    return torch.linalg.eigvals(hessenberg[:, :order]).abs().amax(1)
+    values: Tensor = torch.linalg.eigvals(hessenberg[:, :order])
+    return values.abs().amax(1)
 
 
 def _layer_case(kind: str, hidden: int, batch: int, steps: int, layers: int, backward: bool, pairs: int) -> _Case:
@@ -254,9 +260,7 @@ def _layer_case(kind: str, hidden: int, batch: int, steps: int, layers: int, bac
             return [y.detach(), *torch.autograd.grad(y.square().sum(), list(module.parameters()))]
 
     def check() -> tuple[dict[str, float], bool]:
-        error = max(
-            float((a - b).norm() / b.norm()) for a, b in zip(run(ours), run(theirs), strict=True)
-        )
+        error = max(float((a - b).norm() / b.norm()) for a, b in zip(run(ours), run(theirs), strict=True))
         return {"relative error": error}, error < 1e-5
 
     gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[kind]

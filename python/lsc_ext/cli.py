@@ -19,11 +19,11 @@ from torch import Tensor
 import lsc_ext
 from lsc_ext import nn
 from lsc_ext.bench import run_bench
-from lsc_ext.cells import CELLS
 from lsc_ext.data import SOURCES, load_images
 from lsc_ext.demo import DemoConfig, run_demo
 from lsc_ext.files import write_json, write_whole
 from lsc_ext.operator import DIRECTIONS
+from lsc_ext.ops import CELL_SHAPES
 from lsc_ext.pretrain import MOVES, PRETRAINED_DIRECTIONS, PretrainConfig, pretrain
 from lsc_ext.radii import radii
 from lsc_ext.spectral import METHODS
@@ -88,9 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     defaults = PretrainConfig()
     repair.add_argument("--target", default=None, help="a number or 'unbalanced'; 1 for one layer, else 0.5, if absent")
     repair.add_argument("--directions", nargs="+", choices=PRETRAINED_DIRECTIONS, default=list(defaults.directions))
-    repair.add_argument("--moves", nargs="+", choices=MOVES, default=list(defaults.moves), help="how weights are changed")
+    repair.add_argument(
+        "--moves", nargs="+", choices=MOVES, default=list(defaults.moves), help="how weights are changed"
+    )
     repair.add_argument("--steps", type=int, default=defaults.steps, help="most steps to take")
-    repair.add_argument("--tolerance", type=float, default=defaults.tolerance, help="distance to the target that is enough")
+    repair.add_argument(
+        "--tolerance", type=float, default=defaults.tolerance, help="distance to the target that is enough"
+    )
     repair.add_argument("--save", type=Path, default=None, help="write the weights to this .safetensors file")
     repair.add_argument("--report", type=Path, default=None, help="write the measurements to this JSON file")
     repair.add_argument("--plot", type=Path, default=None, help="draw radii and history to this PNG file")
@@ -102,10 +106,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cell", choices=sorted(CELLS), default="gru", help="of every layer")
+    parser.add_argument("--cell", choices=sorted(CELL_SHAPES), default="gru", help="of every layer")
     parser.add_argument("--layers", type=int, default=3, help="how many")
     parser.add_argument("--hidden-size", type=int, default=64, help="units of every layer")
-    parser.add_argument("--weights", type=Path, default=None, help="a .safetensors state dict; random weights if absent")
+    parser.add_argument(
+        "--weights", type=Path, default=None, help="a .safetensors state dict; random weights if absent"
+    )
     parser.add_argument("--data", choices=["normal", *sorted(SOURCES)], default="normal", help="sequences to run it on")
     parser.add_argument("--input-size", type=int, default=28, help="of normal data; images bring their own")
     parser.add_argument("--time-steps", type=int, default=28, help="of normal data; images bring their own")
@@ -146,11 +152,12 @@ def _info(options: argparse.Namespace) -> int:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "cells": sorted(CELLS),
+        "cells": sorted(CELL_SHAPES),
     }
     width = max(map(len, content))
     lines = [
-        f"{key:<{width}}  {', '.join(map(str, v)) or 'none' if isinstance(v, list) else v}" for key, v in content.items()
+        f"{key:<{width}}  {', '.join(map(str, v)) or 'none' if isinstance(v, list) else v}"
+        for key, v in content.items()
     ]
     _print(options, content, "\n".join(lines))
     return 0

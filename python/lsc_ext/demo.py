@@ -72,7 +72,7 @@ class Classifier(torch.nn.Module):
         self.readout = torch.nn.Linear(stack.hidden_size, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [T, N, I] -> logits [N, classes]."""
+        """X [T, N, I] -> logits [N, classes]."""
         return self.readout(self.stack(x)[0]).mean(0)  # type: ignore[no-any-return]
 
 
@@ -88,7 +88,7 @@ def gradient_profile(stack: nn.Recurrent, x: Tensor) -> list[float]:
     """Norm of the gradient of the sum of all top outputs with respect to x[t], for each t; x [T, N, I]."""
     leaf = x.detach().clone().requires_grad_()
     (gradient,) = torch.autograd.grad(stack(leaf)[0].sum(), leaf)
-    return gradient.square().sum((1, 2)).sqrt().tolist()  # type: ignore[no-any-return]
+    return gradient.square().sum((1, 2)).sqrt().tolist()
 
 
 def train(model: Classifier, images: Images, test: Images, config: DemoConfig, seed: int) -> list[dict[str, float]]:
@@ -157,7 +157,10 @@ def run_demo(
                     spent = time.perf_counter() - clock
                     if seed == 0:
                         pretraining[name] = result.to_dict()
-                        profiles[name] = {ARMS[0]: before, ARMS[1]: gradient_profile(model.stack, test_images.x[:, :128])}
+                        profiles[name] = {
+                            ARMS[0]: before,
+                            ARMS[1]: gradient_profile(model.stack, test_images.x[:, :128]),
+                        }
                         say(_pretraining_text(name, result, spent))
                     else:
                         say(f"{name}, seed {seed}: pre-trained in {spent:.1f} s, {len(result.history)} steps")
@@ -165,7 +168,7 @@ def run_demo(
                 rows = train(model, train_images, test_images, config, seed)
                 training[name][arm].append(rows)
                 say(
-                    f"{name}, seed {seed}, {arm}: test accuracy {rows[-1]['accuracy']:.3f} after {config.epochs} epochs "
+                    f"{name}, seed {seed}, {arm}: test accuracy {rows[-1]['accuracy']:.3f} after epoch {config.epochs} "
                     f"({time.perf_counter() - clock:.0f} s)"
                 )
     summary = _summary(training)

@@ -8,14 +8,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from lsc_ext import ops
 from lsc_ext.cells import CELLS, layer_step
-from lsc_ext.operator import DIRECTIONS, JacobianOperator, StepOperator, Trajectory, register_reader
+from lsc_ext.operator import DIRECTIONS, JacobianOperator, Kernel, StepOperator, Trajectory, register_reader
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 States = Tensor | tuple[Tensor, ...]
 
@@ -36,9 +39,9 @@ class Recurrent(nn.Module):
         device: of the parameters.
         dtype: of the parameters, float32 or float64.
 
-    Parameters are named and shaped as in ``torch.nn``: ``weight_ih_l{k}`` [input_blocks * H, I or H], ``weight_hh_l{k}``
-    [recurrent_blocks * H, H], ``bias_ih_l{k}``, ``bias_hh_l{k}``; a cell without recurrent products has no ``*_hh_*``.
-    They start uniform in +-1/sqrt(H).
+    Parameters are named and shaped as in ``torch.nn``: ``weight_ih_l{k}`` [input_blocks * H, I or H],
+    ``weight_hh_l{k}`` [recurrent_blocks * H, H], ``bias_ih_l{k}``, ``bias_hh_l{k}``; a cell without recurrent products
+    has no ``*_hh_*``. They start uniform in +-1/sqrt(H).
 
     Raises:
         ValueError: unknown cell, or a size below 1.
@@ -140,7 +143,7 @@ class _TorchTwin(Recurrent):
     """A layer that torch.nn has too."""
 
     @classmethod
-    def from_torch(cls, module: nn.RNNBase) -> _TorchTwin:
+    def from_torch(cls, module: nn.RNNBase) -> Self:
         """A copy of a ``torch.nn`` layer with its weights.
 
         Raises:
@@ -152,9 +155,10 @@ class _TorchTwin(Recurrent):
                 f"module: expected a torch.nn.{cls._torch_class().__name__}, got {type(module).__qualname__}"
             )
         check_supported(module, training=True)
-        weight = module.weight_hh_l0
+        make: Callable[..., Self] = cls
+        weight: Any = module.weight_hh_l0
         own: dict[str, Any] = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
-        copy = cls(
+        copy = make(
             module.input_size,
             module.hidden_size,
             module.num_layers,
@@ -179,7 +183,8 @@ class _TorchTwin(Recurrent):
                 raise ValueError("nonlinearity: expected tanh or relu, which torch.nn.RNN has, got 'sigmoid'")
             options["nonlinearity"] = self.nonlinearity
         weight = self.weight_ih_l0
-        twin = self._torch_class()(
+        make: Callable[..., nn.RNNBase] = self._torch_class()
+        twin = make(
             self.input_size, self.hidden_size, self.num_layers, device=weight.device, dtype=weight.dtype, **options
         )
         twin.load_state_dict(self.state_dict())
@@ -202,9 +207,7 @@ class RNN(_TorchTwin):
     ) -> None:
         if nonlinearity not in ("tanh", "relu", "sigmoid"):
             raise ValueError(f"nonlinearity: expected tanh, relu or sigmoid, got {nonlinearity!r}")
-        super().__init__(
-            f"rnn_{nonlinearity}", input_size, hidden_size, num_layers, bias, batch_first, device, dtype
-        )
+        super().__init__(f"rnn_{nonlinearity}", input_size, hidden_size, num_layers, bias, batch_first, device, dtype)
         self.nonlinearity = nonlinearity
 
     @classmethod
@@ -359,11 +362,14 @@ class StackTrajectory(Trajectory):
         parameters = list(readout.parameters()) if isinstance(readout, nn.Module) else []
         return JacobianOperator(lambda s: readout(s[:, :hidden]), after.flatten(1), parameters)
 
-    def kernel(self, direction: str, layer: int) -> tuple[nn.Module, str] | None:
+    def kernel(self, direction: str, layer: int) -> Kernel | None:
         """The weight whose scale moves this Jacobian: the recurrent one in time, the input's along depth."""
         if direction == "output" or (direction == "time" and CELLS[self.cell].recurrent_blocks == 0):
             return None
-        return self.module, f"weight_{'hh' if direction == 'time' else 'ih'}_l{layer}"
+        recurrent = direction == "time"
+        return Kernel(
+            self.module, f"weight_{'hh' if recurrent else 'ih'}_l{layer}", self.weights[4 * layer + int(recurrent)]
+        )
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """What pre-training may change."""

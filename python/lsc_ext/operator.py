@@ -9,7 +9,7 @@ import contextlib
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +47,7 @@ class JacobianOperator:
     #: Whether every Jacobian is diagonal, so that its radius has a closed form.
     is_diagonal = False
 
-    def __init__(
-        self, function: Callable[[Tensor], Tensor], point: Tensor, parameters: Sequence[Tensor] = ()
-    ) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor], point: Tensor, parameters: Sequence[Tensor] = ()) -> None:
         if point.dim() != 2:
             raise ValueError(f"point: expected shape (N, n), got {tuple(point.shape)}")
         self._function, self._point = function, point.detach()
@@ -128,10 +126,10 @@ class JacobianOperator:
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
         point = self._point if index is None else self._point[index]
         if transpose:
-            _, pull = torch.func.vjp(self._function, point)
+            pull = torch.func.vjp(self._function, point)[1]
             (result,) = pull(v)
         else:
-            _, result = torch.func.jvp(self._function, (point,), (v,))
+            result = torch.func.jvp(self._function, (point,), (v,))[1]
         return result.detach()  # type: ignore[no-any-return]
 
     def bilinear_gradients(self, left: Tensor, right: Tensor, index: Tensor) -> list[Tensor | None]:
@@ -402,6 +400,14 @@ def _embed(v: Tensor, where: Tensor, size: int) -> Tensor:
     return whole
 
 
+class Kernel(NamedTuple):
+    """A weight by its name, and the tensor that operators differentiate: of a parametrised weight, its value."""
+
+    module: nn.Module
+    name: str
+    value: Tensor
+
+
 class Trajectory(ABC):
     """A model run over inputs: the grid of points that it visited, and its Jacobians there."""
 
@@ -420,8 +426,8 @@ class Trajectory(ABC):
         """The Jacobians of one layer at ``points`` [N, 2], pairs (t, b)."""
 
     @abstractmethod
-    def kernel(self, direction: str, layer: int) -> tuple[nn.Module, str] | None:
-        """Module and name of the weight whose scale moves this Jacobian; None where there is none."""
+    def kernel(self, direction: str, layer: int) -> Kernel | None:
+        """The weight whose scale moves this Jacobian; None where there is none."""
 
 
 TrajectoryReader = Callable[[Any, Tensor, Any, bool], Trajectory | None]

@@ -4,20 +4,24 @@ Letters: T time, B batch, I input size, H hidden size, L layers, S state variabl
 
 ``lsc_ext::recurrent(x, initial, weights, cell)`` returns the whole trajectory, ``states`` [L, T + 1, S, B, H]
 (slot 0 is ``initial``), and the pre-activations ``gates`` [L, T, B, P, H]. ``weights`` is a flat list with four tensors
-per layer: weight_ih, weight_hh, bias_ih, bias_hh; an absent one has no elements. Why the operator is registered this way,
-with an ``autograd.Function`` at the Autograd key: docs/design/0002.
+per layer: weight_ih, weight_hh, bias_ih, bias_hh; an absent one has no elements. Why the operator is registered this
+way, with an ``autograd.Function`` at the Autograd key: docs/design/0002.
 """
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from lsc_ext import _C
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Buffer = tuple[int, int]
 # A step in plain torch: (inputs [.., I], state [.., S * H], weight_ih, weight_hh, bias_ih, bias_hh) -> [.., S * H].
 TorchStep = Callable[..., Tensor]
@@ -30,6 +34,18 @@ _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 def register_torch_step(cell: str, step: TorchStep) -> None:
     """Gives ``cell`` its differentiable torch step; forward-mode and second derivatives go through it."""
     _TORCH_STEPS[cell] = step
+
+
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """``torch.compiler.disable`` that does not import the compiler, which takes a second, before it is in use."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        return torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[no-any-return]
+
+    return run
 
 
 def buffer(tensor: Tensor) -> Buffer:
@@ -176,9 +192,7 @@ class _Recurrent(torch.autograd.Function):
         x, states, gates, *weights = ctx.saved_tensors
         arguments = (grads[0], x, states, gates)
         if torch._C._are_functorch_transforms_active():
-            grad_x, grad_initial, *grad_weights = _RecurrentBackward.apply(
-                *arguments, ctx.cell, *weights
-            )
+            grad_x, grad_initial, *grad_weights = _RecurrentBackward.apply(*arguments, ctx.cell, *weights)  # type: ignore[no-untyped-call]
         else:
             grad_x, grad_initial, grad_weights = torch.ops.lsc_ext.recurrent_backward(
                 *arguments, list(weights), ctx.cell
@@ -190,17 +204,15 @@ class _Recurrent(torch.autograd.Function):
         x, initial, *weights = ctx.saved_tensors
         primals = (x, initial, *weights)
         given = (tangents[0], tangents[1], *tangents[3:])
-        directions = tuple(
-            torch.zeros_like(p) if t is None else t for p, t in zip(primals, given, strict=True)
-        )
+        directions = tuple(torch.zeros_like(p) if t is None else t for p, t in zip(primals, given, strict=True))
         cell = ctx.cell
 
         def trajectory(x: Tensor, initial: Tensor, *weights: Tensor) -> Tensor:
             return torch_trajectory(x, initial, weights, cell)
 
         # J v as the transpose of w -> J' w: two reverse passes, no nested forward mode.
-        states, pull = torch.func.vjp(trajectory, *primals)
-        _, push = torch.func.vjp(pull, torch.zeros_like(states))
+        states, pull = torch.func.vjp(trajectory, *primals)[:2]
+        push = torch.func.vjp(pull, torch.zeros_like(states))[1]
         (tangent,) = push(directions)
         return tangent, None
 
@@ -225,7 +237,7 @@ def once(derivative: Tensor, sources: Sequence[Tensor], name: str) -> Tensor:
     """``derivative``, whose own derivative with respect to ``sources`` raises instead of being zero."""
     for source in sources:
         if torch.is_grad_enabled() and source.requires_grad:
-            derivative = _Once.apply(derivative, source, name)
+            derivative = _Once.apply(derivative, source, name)  # type: ignore[no-untyped-call]
             break
     return derivative
 
@@ -261,11 +273,10 @@ class _RecurrentBackward(torch.autograd.Function):
             leaves = [t.detach().requires_grad_() for t in (x, states[:, 0], *weights)]
             trajectory = torch_trajectory(leaves[0], leaves[1], leaves[2:], ctx.cell)
             first = torch.autograd.grad(trajectory, leaves, upstream, create_graph=True, allow_unused=True)
-            inner = sum((f * g).sum() for f, g in zip(first, grads, strict=True) if f is not None)
+            inner = torch.stack([(f * g).sum() for f, g in zip(first, grads, strict=True) if f is not None]).sum()
             second = torch.autograd.grad(inner, [upstream, *leaves], allow_unused=True)
         grad_upstream, grad_x, grad_initial, *grad_weights = (
-            torch.zeros_like(leaf) if g is None else g
-            for g, leaf in zip(second, [upstream, *leaves], strict=True)
+            torch.zeros_like(leaf) if g is None else g for g, leaf in zip(second, [upstream, *leaves], strict=True)
         )
         # States and gates are functions of the other inputs; what their slot 0 passes on is the initial state's part.
         grad_of_states = torch.zeros_like(states)
@@ -279,9 +290,7 @@ class _RecurrentBackward(torch.autograd.Function):
 
 
 _library = torch.library.Library("lsc_ext", "DEF")
-_library.define(
-    "recurrent(Tensor x, Tensor initial, Tensor[] weights, str cell) -> (Tensor states, Tensor gates)"
-)
+_library.define("recurrent(Tensor x, Tensor initial, Tensor[] weights, str cell) -> (Tensor states, Tensor gates)")
 _library.define(
     "recurrent_backward(Tensor grad_states, Tensor x, Tensor states, Tensor gates, Tensor[] weights, str cell) "
     "-> (Tensor grad_x, Tensor grad_initial, Tensor[] grad_weights)"
@@ -290,14 +299,10 @@ _library.impl("recurrent", _recurrent_cpu, "CPU")
 _library.impl("recurrent_backward", _recurrent_backward_cpu, "CPU")
 
 
-@torch.library.register_fake("lsc_ext::recurrent", lib=_library)
-def _recurrent_fake(
-    x: Tensor, initial: Tensor, weights: list[Tensor], cell: str
-) -> tuple[Tensor, Tensor]:
+def _recurrent_fake(x: Tensor, initial: Tensor, weights: list[Tensor], cell: str) -> tuple[Tensor, Tensor]:
     return _empty_results(x, initial, cell)
 
 
-@torch.library.register_fake("lsc_ext::recurrent_backward", lib=_library)
 def _recurrent_backward_fake(
     grad_states: Tensor, x: Tensor, states: Tensor, gates: Tensor, weights: list[Tensor], cell: str
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -308,22 +313,20 @@ def _recurrent_backward_fake(
     )
 
 
-def _recurrent_autograd(
-    x: Tensor, initial: Tensor, weights: list[Tensor], cell: str
-) -> tuple[Tensor, Tensor]:
-    states, gates = _Recurrent.apply(x, initial, cell, *weights)
+def _recurrent_autograd(x: Tensor, initial: Tensor, weights: list[Tensor], cell: str) -> tuple[Tensor, Tensor]:
+    states, gates = _Recurrent.apply(x, initial, cell, *weights)  # type: ignore[no-untyped-call]
     return states, gates
 
 
 def _recurrent_backward_autograd(
     grad_states: Tensor, x: Tensor, states: Tensor, gates: Tensor, weights: list[Tensor], cell: str
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    grad_x, grad_initial, *grad_weights = _RecurrentBackward.apply(
-        grad_states, x, states, gates, cell, *weights
-    )
+    grad_x, grad_initial, *grad_weights = _RecurrentBackward.apply(grad_states, x, states, gates, cell, *weights)  # type: ignore[no-untyped-call]
     return grad_x, grad_initial, list(grad_weights)
 
 
+torch.library.register_fake("lsc_ext::recurrent", _recurrent_fake, lib=_library)
+torch.library.register_fake("lsc_ext::recurrent_backward", _recurrent_backward_fake, lib=_library)
 _library.impl("recurrent", _recurrent_autograd, "Autograd")
 _library.impl("recurrent_backward", _recurrent_backward_autograd, "Autograd")
 
@@ -331,7 +334,7 @@ _library.impl("recurrent_backward", _recurrent_backward_autograd, "Autograd")
 def recurrent(x: Tensor, initial: Tensor, weights: Sequence[Tensor], cell: str) -> tuple[Tensor, Tensor]:
     """The operator. x [T, B, I], initial [L, S, B, H] -> states, gates as in the module text."""
     if torch._C._are_functorch_transforms_active():  # torch.func works on Functions, and refuses operators
-        states, gates = _Recurrent.apply(x, initial, cell, *weights)
+        states, gates = _Recurrent.apply(x, initial, cell, *weights)  # type: ignore[no-untyped-call]
     else:
         states, gates = torch.ops.lsc_ext.recurrent(x, initial, list(weights), cell)
     return states, gates

@@ -92,9 +92,7 @@ def plot_pretraining(result: Mapping[str, Any], path: str | os.PathLike[str]) ->
     return _save(figure, path)
 
 
-def plot_gradient_profiles(
-    profiles: Mapping[str, Mapping[str, Sequence[float]]], path: str | os.PathLike[str]
-) -> Path:
+def plot_gradient_profiles(profiles: Mapping[str, Mapping[str, Sequence[float]]], path: str | os.PathLike[str]) -> Path:
     """Gradient norms over time, one panel per network.
 
     Args:
@@ -113,9 +111,7 @@ def plot_gradient_profiles(
     return _save(figure, path)
 
 
-def plot_accuracy(
-    curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], path: str | os.PathLike[str]
-) -> Path:
+def plot_accuracy(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], path: str | os.PathLike[str]) -> Path:
     """Accuracy over training, a line per seed and their mean, one panel per network.
 
     Args:

@@ -1,4 +1,5 @@
-"""Pre-training to the Local Stability Condition: bring the mean spectral radius of every layer's step Jacobians to a target.
+"""Pre-training to the Local Stability Condition: bring the mean spectral radius of every layer's step Jacobians to a
+target.
 
 Herranz-Celotti & Rouat, "Stabilizing RNN Gradients through Pre-training", arXiv 2308.12075. Letters: L layers, T time
 steps, P points measured per layer.
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lsc_ext.files import write_json
-from lsc_ext.operator import eval_mode, grid_points, trajectory_of
+from lsc_ext.operator import Kernel, eval_mode, grid_points, trajectory_of
 from lsc_ext.radii import RadiusReport, radii
 from lsc_ext.spectral import METHODS, RadiusEstimate, concatenate, estimate_radius
 
@@ -33,9 +34,9 @@ class PretrainConfig:
 
     Attributes:
         directions: which Jacobians to bring to the target.
-        moves: "gradient" (AdamW on the mean squared distance of the radii to the target) and "rescale" (multiply a layer's
-            kernel by target / measured radius, clipped); together, rescaling is damped by how far the kernel's scale moves
-            the radius at all, so that it leaves alone what only the gates can change.
+        moves: "gradient" (AdamW on the mean squared distance of the radii to the target) and "rescale" (multiply a
+            layer's kernel by target / measured radius, clipped); together, rescaling is damped by how far the kernel's
+            scale moves the radius at all, so that it leaves alone what only the gates can change.
         steps: most steps to take.
         batch_size: sequences per step.
         max_points: P, points (t, b) measured per layer and direction in one step.
@@ -175,9 +176,8 @@ class PretrainResult:
     def __str__(self) -> str:
         goal = ", ".join(f"{direction} {target:g}" for direction, target in self.targets.items())
         state = "converged" if self.converged else "stopped at the step limit"
-        return (
-            f"pre-training to {goal}: {state} after {len(self.history)} steps\n\nbefore\n{self.before}\n\nafter\n{self.after}"
-        )
+        heading = f"pre-training to {goal}: {state} after {len(self.history)} steps"
+        return f"{heading}\n\nbefore\n{self.before}\n\nafter\n{self.after}"
 
 
 def resolve_target(
@@ -186,8 +186,8 @@ def resolve_target(
     """The target radius of each direction.
 
     Args:
-        target: a number for all; "unbalanced" for T / (L + T) in time and L / (L + T) elsewhere, which add to one; a number
-            for each direction; None for 1 with one layer and 0.5 with several.
+        target: a number for all; "unbalanced" for T / (L + T) in time and L / (L + T) elsewhere, which add to one; a
+            number for each direction; None for 1 with one layer and 0.5 with several.
         directions: which directions.
         num_layers: L.
         time_steps: T.
@@ -227,8 +227,8 @@ def pretrain(
 
     Args:
         model: a ``torch.nn.RNN``, ``GRU`` or ``LSTM``, or a module of ``lsc_ext.nn``.
-        data: sequences in the model's own layout; a DataLoader or any iterable of them (or of tuples that begin with them);
-            None for standard normal ones, drawn afresh at every step.
+        data: sequences in the model's own layout; a DataLoader or any iterable of them (or of tuples that begin with
+            them); None for standard normal ones, drawn afresh at every step.
         target: 1.0, 0.5, "unbalanced", ``{"time": a, "depth": b}``, or None for 1 with one layer, 0.5 with several.
         config: how; ``options`` are its fields by name and override it.
         progress: show a progress bar; None for only where standard error is a terminal.
@@ -236,8 +236,8 @@ def pretrain(
         **options: fields of :class:`PretrainConfig`.
 
     Returns:
-        A :class:`PretrainResult`. ``before`` and ``after`` are measured on points that the optimiser did not use: a fifth of
-        the sequences by seed, at least one; of a single sequence its last fifth; without data, fresh draws.
+        A :class:`PretrainResult`. ``before`` and ``after`` are measured on points that the optimiser did not use: a
+        fifth of the sequences by seed, at least one; of a single sequence its last fifth; without data, fresh draws.
 
     Raises:
         ValueError: an option out of range, no data, or numbers that are not finite in data or weights.
@@ -272,7 +272,7 @@ def pretrain(
     before = certified()
     loop = _Loop(model, settings, targets, source)
     try:
-        with eval_mode(model), _progress_bar(settings.steps, progress) as advance:
+        with eval_mode(model), _ProgressBar(settings.steps, progress) as advance:
             for record in loop.run():
                 advance(record)
                 if callback is not None:
@@ -362,7 +362,9 @@ def _gather(data: Tensor | Iterable[Any], limit: int, batch_first: bool) -> Tens
             raise ValueError(f"data: expected 2 (one sequence) or 3 dimensions, got shape {tuple(batch.shape)}")
         stacked.append(batch.unsqueeze(1) if batch.dim() == 2 else batch.transpose(0, 1) if batch_first else batch)
         if stacked[-1].shape[0] != stacked[0].shape[0]:
-            raise ValueError(f"data: expected sequences of one length, got {stacked[0].shape[0]} and {stacked[-1].shape[0]}")
+            raise ValueError(
+                f"data: expected sequences of one length, got {stacked[0].shape[0]} and {stacked[-1].shape[0]}"
+            )
     return torch.cat(stacked, dim=1).detach()
 
 
@@ -388,16 +390,21 @@ class _Loop:
             if parameter.requires_grad and parameter.dim() >= 2:
                 lr = self.settings.lr / parameter[0].numel()
                 groups.append({"params": [parameter], "lr": lr})
+        if not groups:
+            raise ValueError("model: expected parameters that require gradients for the move 'gradient', got none")
         return torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
 
     def _copy(self) -> list[Tensor]:
-        return [p.detach().clone() for p in self.model.parameters()]
+        return [value.detach().clone() for value in self._held()]
+
+    def _held(self) -> list[Tensor]:
+        return [*self.model.parameters(), *self.model.buffers()]
 
     def restore_best(self) -> None:
         """Puts the best weights back."""
         with torch.no_grad():
-            for parameter, value in zip(self.model.parameters(), self._best, strict=True):
-                parameter.copy_(value)
+            for held, value in zip(self._held(), self._best, strict=True):
+                held.copy_(value)
 
     def run(self) -> Iterator[PretrainStep]:
         """One record per step."""
@@ -417,12 +424,12 @@ class _Loop:
             yield record
             self._move(estimates)
 
-    def _measure(self) -> dict[str, list[tuple[int, RadiusEstimate, tuple[nn.Module, str] | None]]]:
+    def _measure(self) -> dict[str, list[tuple[int, RadiusEstimate, Kernel | None]]]:
         """Radii of fresh points from fresh start vectors: direction -> (layer, estimate, kernel) of each layer."""
         settings = self.settings
         trajectory = trajectory_of(self.model, self.source.batch())
         grid = grid_points(trajectory.time_steps, trajectory.batch)
-        measured: dict[str, list[tuple[int, RadiusEstimate, tuple[nn.Module, str] | None]]] = {}
+        measured: dict[str, list[tuple[int, RadiusEstimate, Kernel | None]]] = {}
         with torch.set_grad_enabled("gradient" in settings.moves):
             for direction in self.targets:
                 measured[direction] = []
@@ -456,48 +463,58 @@ class _Loop:
             parts.append(distance.square().sum() / finite.sum())
         return torch.stack(parts).sum()
 
-    def _move(self, measured: dict[str, list[tuple[int, RadiusEstimate, tuple[nn.Module, str] | None]]]) -> None:
+    def _move(self, measured: dict[str, list[tuple[int, RadiusEstimate, Kernel | None]]]) -> None:
         factors = self._rescale_factors(measured) if "rescale" in self.settings.moves else []
         if self._optimizer is not None:
             self._optimizer.zero_grad(set_to_none=True)
-            self._loss(measured).backward()  # type: ignore[no-untyped-call]
+            self._loss(measured).backward()
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
-        for (module, name), factor in factors:
-            _scale(module, name, factor)
+        for kernel, factor in factors:
+            _scale(kernel, factor)
 
     def _rescale_factors(
-        self, measured: dict[str, list[tuple[int, RadiusEstimate, tuple[nn.Module, str] | None]]]
-    ) -> list[tuple[tuple[nn.Module, str], float]]:
+        self, measured: dict[str, list[tuple[int, RadiusEstimate, Kernel | None]]]
+    ) -> list[tuple[Kernel, float]]:
         factors = []
         limit = math.log1p(self.settings.rescale_limit)
         for direction, rows in measured.items():
             for _, estimate, kernel in rows:
                 mean = estimate.mean()
                 level = float(mean.detach())
-                if kernel is None or level <= 0:
+                if kernel is None or level <= 0 or _is_frozen(kernel):
                     continue
                 wanted = math.log(self.targets[direction] / level)
                 damping = 1.0
                 if mean.requires_grad:
                     # d log(mean radius) / d log(scale): 1 where the Jacobian is proportional to the kernel, 0 where the
                     # gates alone set the radius and no scale would help.
-                    weight = getattr(*kernel)
-                    (gradient,) = torch.autograd.grad(mean, weight, retain_graph=True)
-                    damping = min(max(float((gradient * weight.detach()).sum()) / level, 0.0), 1.0)
+                    (gradient,) = torch.autograd.grad(mean, kernel.value, retain_graph=True)
+                    damping = min(max(float((gradient * kernel.value.detach()).sum()) / level, 0.0), 1.0)
                 factors.append((kernel, math.exp(damping * min(max(wanted, -limit), limit))))
         return factors
 
 
-def _scale(module: nn.Module, name: str, factor: float) -> None:
+def _is_frozen(kernel: Kernel) -> bool:
+    module, name, _ = kernel
+    if parametrize.is_parametrized(module, name):
+        return not any(p.requires_grad for p in module.parametrizations[name].parameters())  # type: ignore[index,union-attr]
+    return not getattr(module, name).requires_grad
+
+
+def _scale(kernel: Kernel, factor: float) -> None:
+    module, name, _ = kernel
     with torch.no_grad():
-        if parametrize.is_parametrized(module, name):
-            setattr(module, name, getattr(module, name) * factor)
-        else:
+        if not parametrize.is_parametrized(module, name):
             getattr(module, name).mul_(factor)
+            return
+        wanted = getattr(module, name) * factor
+        setattr(module, name, wanted)
+        if not torch.allclose(getattr(module, name), wanted, rtol=1e-3):
+            raise ValueError(f"moves: expected no 'rescale', got it for {name}, whose parametrisation keeps its scale")
 
 
-class _progress_bar:
+class _ProgressBar:
     """A bar on standard error; silent where that is not a terminal."""
 
     def __init__(self, steps: int, wanted: bool | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lsc_ext import ops
 from lsc_ext.operator import DIRECTIONS, JacobianOperator, SubmatrixOperator, eval_mode, grid_points, trajectory_of
 from lsc_ext.spectral import (
     RadiusEstimate,
@@ -80,7 +81,9 @@ class RadiusReport(Mapping[str, RadiusEstimate]):
         }
 
     def __str__(self) -> str:
-        lines = [f"{'direction':<10}{'layer':>6}{'mean':>9}{'std':>9}{'min':>9}{'max':>9}{'certified':>11}{'points':>8}"]
+        lines = [
+            f"{'direction':<10}{'layer':>6}{'mean':>9}{'std':>9}{'min':>9}{'max':>9}{'certified':>11}{'points':>8}"
+        ]
         for row in self.rows():
             lines.append(
                 f"{row['direction']:<10}{row['layer']:>6}{row['mean']:>9.4f}{row['std']:>9.4f}{row['min']:>9.4f}"
@@ -101,7 +104,7 @@ def check_directions(directions: Sequence[str]) -> tuple[str, ...]:
     return tuple(directions)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@ops.uncompiled
 def radii(
     model: Any,
     inputs: Tensor,
@@ -124,20 +127,21 @@ def radii(
         model: a ``torch.nn.RNN``, ``GRU`` or ``LSTM``, or a module of ``lsc_ext.nn``. Dropout is off.
         inputs: in the model's own layout: [T, B, I], [B, T, I] if batch_first, or [T, I].
         initial_state: as the model takes it; None for zeros.
-        directions: among "time" d s[t,l] / d s[t-1,l], "depth" d y[t,l] / d y[t,l-1], "diagonal" d s[t,l] / d s[t-1,l-1],
-            "input" d s[t,1] / d x[t], "output" d readout(y[t,L]) / d s[t,L]. s are all states of a layer, y what it hands up.
+        directions: among "time" d s[t,l] / d s[t-1,l], "depth" d y[t,l] / d y[t,l-1], "diagonal" d s[t,l] / d
+            s[t-1,l-1], "input" d s[t,1] / d x[t], "output" d readout(y[t,L]) / d s[t,L]. s are all states of a layer,
+            y what it hands up.
         method: "auto", "krylov", "power" or "dense"; see :func:`lsc_ext.spectral_radius`.
         num_matvecs: most products of one side for each point.
         tol: relative residual at which a point counts as converged.
         max_points: measure this many points (t, b) of each layer, drawn without replacement; None for all.
         generator: draws one seed for the start vectors and the sample.
         impl: "auto" or "generic": forward pass and radii as separate compiled calls, the only one that is built.
-        through_states: False differentiates the explicit dependence on the weights, states being data; True adds the path
-            through the trajectory.
+        through_states: False differentiates the explicit dependence on the weights, states being data; True adds the
+            path through the trajectory.
         readout: maps [N, H] to [N, O], for "output".
-        square: how rectangular Jacobians ("input", "output") become one number: "frobenius", |J|_F / sqrt(max(m, n)), the
-            radius that a random square sub-matrix with independent entries would have; "subsample", the radius of such a
-            sub-matrix, rows or columns drawn once.
+        square: how rectangular Jacobians ("input", "output") become one number: "frobenius", |J|_F / sqrt(max(m, n)),
+            the radius that a random square sub-matrix with independent entries would have; "subsample", the radius of
+            such a sub-matrix, rows or columns drawn once.
 
     Returns:
         A :class:`RadiusReport`. Radii are differentiable with respect to the weights where gradients are enabled.
@@ -203,8 +207,7 @@ def _one(
     size = min(operator.rows, operator.columns)
     generator = torch.Generator().manual_seed(seed)
     rows, columns = (
-        torch.randperm(extent, generator=generator)[:size].sort().values
-        for extent in (operator.rows, operator.columns)
+        torch.randperm(extent, generator=generator)[:size].sort().values for extent in (operator.rows, operator.columns)
     )
     return estimate_radius(SubmatrixOperator(operator, rows, columns), method, num_matvecs, tol, seed)
 

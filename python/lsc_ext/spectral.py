@@ -1,6 +1,7 @@
 """Spectral radii of batches of Jacobians, with a residual and a verdict for each, and their gradients.
 
-The radius is the largest modulus of an eigenvalue; it is not a norm. Letters: N points, [n, n] each, K pairs of vectors.
+The radius is the largest modulus of an eigenvalue; it is not a norm. Letters: N points, [n, n] each, K pairs of
+vectors.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class RadiusEstimate:
 
     Attributes:
         radius: largest modulus of an eigenvalue; differentiable. NaN where a product was not finite.
-        residual: |J x - lambda x| / |lambda| for the Ritz vector x of unit length; of the growth rate's bracket where the
-            growth is the answer; NaN for "power", which has none.
+        residual: |J x - lambda x| / |lambda| for the Ritz vector x of unit length; of the growth rate's bracket where
+            the growth is the answer; NaN for "power", which has none.
         status: uint8, :class:`Status`.
         num_matvecs: int32, products with J.
         eigenvalue: complex, of non-negative imaginary part; NaN where the radius is a growth rate.
@@ -92,7 +93,7 @@ class RadiusEstimate:
         radius = self.radius.detach()
         if radius.dim() < 2 or self.population is None:
             values = radius[radius.isfinite()]
-            return values.std() / values.numel() ** 0.5
+            return torch.as_tensor(values.std() / values.numel() ** 0.5)
         layers = radius.shape[0]
         if self.index is None:
             sequence = torch.arange(radius.shape[-1], device=radius.device).expand_as(radius)
@@ -110,7 +111,7 @@ class RadiusEstimate:
             return radius.new_tensor(float("nan"))
         correction = 1 - measured / (layers * self.population)
         variance = clusters / (clusters - 1) * totals.square().sum() / measured**2
-        return (variance * correction).sqrt()
+        return torch.as_tensor((variance * correction).sqrt())
 
     def reshape(self, *shape: int) -> RadiusEstimate:
         """Every tensor in another shape."""
@@ -138,7 +139,7 @@ def check_options(method: str, num_matvecs: int | None, tol: float) -> None:
         raise ValueError(f"tol: expected a number between 0 and 1, got {tol}")
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@ops.uncompiled
 def spectral_radius(
     operator: JacobianOperator | Tensor,
     *,
@@ -151,17 +152,17 @@ def spectral_radius(
 
     Args:
         operator: a :class:`JacobianOperator`, or matrices [..., n, n] of float32 or float64.
-        method: "krylov" (filtered Arnoldi with thick restarts), "power" (geometric growth; cheap, about 1 percent at 128
-            products, no bound), "dense" (LAPACK), or "auto": a closed form where there is one, dense for n <= 32, else
-            krylov.
+        method: "krylov" (filtered Arnoldi with thick restarts), "power" (geometric growth; cheap, about 1 percent at
+            128 products, no bound), "dense" (LAPACK), or "auto": a closed form where there is one, dense for n <= 32,
+            else krylov.
         num_matvecs: most products of one side; None for 600 (128 for "power").
         tol: relative residual at which a point is called converged.
         generator: draws one seed for the start vectors.
 
     Returns:
         A :class:`RadiusEstimate` with tensors of shape [...] (or [N]). ``radius`` is differentiable with respect to the
-        matrices or the operator's ``parameters``: d rho = Re(conj(lambda) / |lambda| y' dJ x / (y' x)), x and y right and
-        left vectors of the same eigenvalue (docs/math/radius-gradient.md).
+        matrices or the operator's ``parameters``: d rho = Re(conj(lambda) / |lambda| y' dJ x / (y' x)), x and y right
+        and left vectors of the same eigenvalue (docs/math/radius-gradient.md).
 
     Raises:
         ValueError: an option out of range, or matrices that are not square.
@@ -174,12 +175,16 @@ def spectral_radius(
             raise ValueError(f"matrices: expected shape (..., n, n), got {tuple(matrices.shape)}")
         ops.dtype_name(matrices)
         if matrices.device.type != "cpu":
-            raise RuntimeError(f"device: expected cpu matrices (this build has no other backend), got {matrices.device}")
+            raise RuntimeError(
+                f"device: expected cpu matrices (this build has no other backend), got {matrices.device}"
+            )
         lead, n = matrices.shape[:-2], matrices.shape[-1]
-        flat = MatrixOperator(matrices.reshape(-1, n, n) if matrices.numel() else matrices.new_empty(lead.numel(), n, n))
-        return spectral_radius(
-            flat, method=method, num_matvecs=num_matvecs, tol=tol, generator=generator
-        ).reshape(*lead)
+        flat = MatrixOperator(
+            matrices.reshape(-1, n, n) if matrices.numel() else matrices.new_empty(lead.numel(), n, n)
+        )
+        return spectral_radius(flat, method=method, num_matvecs=num_matvecs, tol=tol, generator=generator).reshape(
+            *lead
+        )
     if operator.rows != operator.columns:
         raise ValueError(f"operator: expected square Jacobians, got {operator.rows} x {operator.columns}")
     seed = seed_from(generator)
@@ -193,7 +198,9 @@ def _refuse_tangents(operator: JacobianOperator) -> None:
     """A radius has reverse-mode derivatives alone: a tangent would be lost without a word."""
     for parameter in operator.parameters:
         if forward_ad.unpack_dual(parameter).tangent is not None:
-            raise NotImplementedError("operator: expected no forward-mode tangents, use reverse mode (backward) instead")
+            raise NotImplementedError(
+                "operator: expected no forward-mode tangents, use reverse mode (backward) instead"
+            )
 
 
 def concatenate(parts: Sequence[RadiusEstimate]) -> RadiusEstimate:
@@ -205,13 +212,9 @@ def concatenate(parts: Sequence[RadiusEstimate]) -> RadiusEstimate:
         part.growth_gradient.set_(marks[offset : offset + count])  # type: ignore[call-overload]
         offset += count
     names = ("radius", "residual", "status", "num_matvecs", "eigenvalue", "condition")
+    joined: dict[str, Any] = {name: torch.cat([getattr(p, name) for p in parts]) for name in names}
     methods = sorted({part.method for part in parts})
-    return replace(
-        parts[0],
-        method=" + ".join(methods),
-        growth_gradient=marks,
-        **{name: torch.cat([getattr(p, name) for p in parts]) for name in names},
-    )
+    return replace(parts[0], method=" + ".join(methods), growth_gradient=marks, **joined)
 
 
 def estimate_radius(
@@ -219,10 +222,8 @@ def estimate_radius(
 ) -> RadiusEstimate:
     """:func:`spectral_radius` of one operator with square Jacobians, options checked, for a given seed."""
     if method == "auto":
-        if operator.is_diagonal:
-            method = "closed form"
-        else:
-            method = "dense" if operator.columns <= DENSE_LIMIT else "krylov"
+        exact = "dense" if operator.columns <= DENSE_LIMIT else "krylov"
+        method = "closed form" if operator.is_diagonal else exact
     _refuse_tangents(operator)
     differentiable = torch.is_grad_enabled() and any(p.requires_grad for p in operator.parameters)
     budget = num_matvecs or (DEFAULT_POWER_MATVECS if method == "power" else DEFAULT_MATVECS)
@@ -240,7 +241,7 @@ def estimate_radius(
         return estimate
     estimate = replace(estimate, growth_gradient=torch.zeros(operator.num_points, dtype=torch.bool))
     problem = _GradientProblem(operator, found, estimate, budget, tol, seed)
-    return replace(estimate, radius=_Radius.apply(problem, *operator.parameters))
+    return replace(estimate, radius=_Radius.apply(problem, *operator.parameters))  # type: ignore[no-untyped-call]
 
 
 @dataclass
@@ -416,7 +417,7 @@ def _normal(operator: JacobianOperator, seed: int) -> Tensor:
     return v.to(operator.dtype)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@ops.uncompiled
 def frobenius_radius(operator: JacobianOperator) -> RadiusEstimate:
     """|J|_F / sqrt(max(m, n)): what the radius of a random square sub-matrix tends to for independent entries.
 
@@ -443,7 +444,7 @@ def frobenius_radius(operator: JacobianOperator) -> RadiusEstimate:
     )
     if not (torch.is_grad_enabled() and any(p.requires_grad for p in operator.parameters)):
         return estimate
-    return replace(estimate, radius=_Radius.apply(_FrobeniusProblem(operator, estimate), *operator.parameters))
+    return replace(estimate, radius=_Radius.apply(_FrobeniusProblem(operator, estimate), *operator.parameters))  # type: ignore[no-untyped-call]
 
 
 def _unit_products(operator: JacobianOperator) -> Iterator[tuple[Tensor, Tensor, bool]]:
@@ -462,7 +463,7 @@ class _FrobeniusProblem:
     estimate: RadiusEstimate
 
     def gradients(self, upstream: Tensor) -> list[Tensor | None]:
-        """d |J|_F / c = sum_i (J e_i)' dJ e_i / (c |J|_F), c = sqrt(max(m, n))."""
+        """D |J|_F / c = sum_i (J e_i)' dJ e_i / (c |J|_F), c = sqrt(max(m, n))."""
         radius = self.estimate.radius
         scale = max(self.operator.rows, self.operator.columns) * radius
         usable = radius.isfinite() & (radius > 0)

@@ -1,5 +1,4 @@
-"""
-What a test of this package, or of code that builds on it, needs: tolerances, a comparison, random matrices.
+"""What a test of this package, or of code that builds on it, needs: tolerances, a comparison, random matrices.
 
 Letters: C matrices of one kind, [n, n] each.
 """
@@ -34,8 +33,7 @@ TOLERANCES: dict[torch.dtype, Tolerance] = {
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """
-    |actual - expected| / |expected| in the Frobenius norm, in float64; 0 where both are zero.
+    """|actual - expected| / |expected| in the Frobenius norm, in float64; 0 where both are zero.
 
     Args:
         actual: [...], real or complex.
@@ -55,8 +53,7 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 
 def assert_close(name: str, actual: Tensor, expected: Tensor, tolerance: float) -> None:
-    """
-    Holds the relative error of ``actual`` [...] against ``expected`` [...] to ``tolerance``.
+    """Holds the relative error of ``actual`` [...] against ``expected`` [...] to ``tolerance``.
 
     Raises:
         AssertionError: the error is larger or not a number; the message has it as a multiple of the tolerance.
@@ -70,8 +67,7 @@ def assert_close(name: str, actual: Tensor, expected: Tensor, tolerance: float) 
 
 
 def matrix_from_eigenvalues(eigenvalues: Tensor, basis: Tensor | None = None) -> Tensor:
-    """
-    Real matrices basis D basis^-1 with given eigenvalues, D block diagonal.
+    """Real matrices basis D basis^-1 with given eigenvalues, D block diagonal.
 
     Args:
         eigenvalues: [C, n], real, or complex with each complex pair as neighbours (a + bi, a - bi), b > 0.
@@ -265,8 +261,7 @@ MATRIX_KINDS: dict[str, MatrixKind] = {
 
 @dataclass(frozen=True)
 class CertificateCounts:
-    """
-    How the converged radii of random matrices compare with LAPACK's. Counts add up: ``a + b``.
+    """How the converged radii of random matrices compare with LAPACK's. Counts add up: ``a + b``.
 
     Attributes:
         matrices: how many were measured.
@@ -306,8 +301,7 @@ class CertificateCounts:
 def count_certificate(
     kind: str, count: int, n: int, dtype: torch.dtype, *, seed: int = 0, tol: float = 1e-3
 ) -> CertificateCounts:
-    """
-    Radii of random matrices by the "krylov" method against LAPACK on the same matrices, in float64.
+    """Radii of random matrices by the "krylov" method against LAPACK on the same matrices, in float64.
 
     Args:
         kind: a key of :data:`MATRIX_KINDS`.

@@ -18,9 +18,9 @@ LSC_HD inline double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 LSC_HD inline float relu(float x) { return x < 0.0f ? 0.0f : x; }
 LSC_HD inline double relu(double x) { return x < 0.0 ? 0.0 : x; }
 
-// d relu / dx, 0 at the kink as in torch.
-LSC_HD inline float step_at_zero(float x) { return x > 0.0f ? 1.0f : 0.0f; }
-LSC_HD inline double step_at_zero(double x) { return x > 0.0 ? 1.0 : 0.0; }
+// d relu / dx, 0 at the kink as in torch; NaN stays NaN, so that no finite Jacobian hides it.
+LSC_HD inline float step_at_zero(float x) { return x > 0.0f ? 1.0f : x <= 0.0f ? 0.0f : x; }
+LSC_HD inline double step_at_zero(double x) { return x > 0.0 ? 1.0 : x <= 0.0 ? 0.0 : x; }
 
 template <class T, int K>
 LSC_HD Dual<T, K> tanh(const Dual<T, K>& x) {

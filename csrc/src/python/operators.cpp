@@ -88,8 +88,8 @@ class AnyOperator {
              const OptionalBuffer& targets, bool transposed, const ResultBuffers& out, int threads) const {
     visit_typed([&](const auto& op, auto zero) {
       using T = decltype(zero);
-      const std::vector<Index> points = checked_points(indices, count);
       double* radius = data<double>("radius", out.radius, count);
+      const std::vector<Index> points = checked_points(indices, count);
       Complex* eigenvalue = reinterpret_cast<Complex*>(data<double>("eigenvalue", out.eigenvalue, 2 * count));
       double* residual = data<double>("residual", out.residual, count);
       double* condition = data<double>("condition", out.condition, count);

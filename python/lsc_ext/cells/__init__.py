@@ -1,4 +1,4 @@
-"""The cells: one file each, the truth in plain torch. Every sibling module is imported; adding a file adds its cells."""
+"""The cells: one file each, the truth in plain torch. Adding a file here adds its cells."""
 
 import importlib
 import pkgutil
