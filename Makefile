@@ -45,7 +45,8 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
-	$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES)
+	@echo "clang-format --dry-run -Werror, $(words $(CPP_SOURCES)) files"
+	@$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES)
 	$(PY) -m pytest --quiet tests/test_stub.py
 
 format: $(VENV)/.tools

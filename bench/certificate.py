@@ -55,8 +55,11 @@ def main() -> None:
     )
     for kind in MATRIX_KINDS:
         kinds[kind] = {}
-        for dtype in DTYPES:
-            parts = [count_certificate(kind, each, n, dtype, seed=1000 * arguments.seed + n, tol=TOL) for n in SIZES]
+        for single, dtype in enumerate(DTYPES):
+            parts = [
+                count_certificate(kind, each, n, dtype, seed=2000 * arguments.seed + 1000 * single + n, tol=TOL)
+                for n in SIZES
+            ]
             total = parts[0]
             for part in parts[1:]:
                 total = total + part

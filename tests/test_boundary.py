@@ -220,7 +220,7 @@ def radii_arguments(count=2):
 
 BAD_RADII = {
     "count": ({"count": 3}, ValueError, "indices|radius"),
-    "negative count": ({"count": -1}, ValueError, "count"),
+    "negative count": ({"count": -1}, ValueError, "radius|count"),
     "huge count": ({"count": HUGE}, ValueError, "radius|count|indices"),
     "targets": ({"targets": (1, 1)}, ValueError, "targets"),
     "threads": ({"threads": 0}, ValueError, "threads"),

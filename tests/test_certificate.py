@@ -26,8 +26,8 @@ def counts_of(kind: str, matrices: int, seed: int) -> CertificateCounts:
     """``matrices`` of a kind, half of them in float32, half in float64."""
     unit = -(-matrices // (2 * sum(WEIGHTS)))
     parts = [
-        count_certificate(kind, weight * unit, n, dtype, seed=1000 * seed + n)
-        for dtype in (torch.float64, torch.float32)
+        count_certificate(kind, weight * unit, n, dtype, seed=2000 * seed + 1000 * single + n)
+        for single, dtype in enumerate((torch.float64, torch.float32))
         for n, weight in zip(SIZES, WEIGHTS, strict=True)
     ]
     total = parts[0]

@@ -379,7 +379,7 @@ def test_an_unknown_cell_is_refused():
         ops.recurrent(x, initial, weights, "elman")
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 1, 3), (2, 1, 2, 4), (2, 2, 3)])
+@pytest.mark.parametrize("shape", [(2, 1, 1, 3), (2, 1, 2, 4), (2, 2, 3), (0, 1, 2, 3)])
 def test_initial_states_of_another_shape_are_refused(shape):
     x, _, weights = arguments("gru")
     with pytest.raises(ValueError, match=r"initial: expected shape \(L, 1, 2, H\)|weight_ih: expected"):

@@ -95,7 +95,7 @@ def _empty_results(x: Tensor, initial: Tensor, cell: str) -> tuple[Tensor, Tenso
     shape = CELL_SHAPES[cell]
     if x.dim() != 3:
         raise ValueError(f"x: expected shape (T, B, I), got {tuple(x.shape)}")
-    if initial.dim() != 4 or initial.shape[1] != shape["states"] or initial.shape[2] != x.shape[1]:
+    if initial.dim() != 4 or initial.shape[0] < 1 or initial.shape[1:3] != (shape["states"], x.shape[1]):
         expected = f"(L, {shape['states']}, {x.shape[1]}, H)"
         raise ValueError(f"initial: expected shape {expected}, got {tuple(initial.shape)}")
     time_steps, batch, _, hidden, layers = sizes(x, initial)
