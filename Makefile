@@ -19,7 +19,7 @@ SANITIZED_TESTS = $(wildcard tests/test_ops.py tests/test_operator.py tests/test
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo         see what the package does, in about a minute"
+	@echo "make demo         see what the package does, in about three minutes on 2 cores"
 	@echo "make test         the Python tests (not the slow ones) and the C++ tests"
 	@echo "make test-all     the slow Python tests too"
 	@echo "make lint         ruff, mypy, clang-format and the stub of the compiled module; changes nothing"

@@ -13,7 +13,7 @@ from lsc_ext.demo import ARMS, DemoConfig, gradient_profile, run_demo
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     lines: list[str] = []
-    config = DemoConfig(data="digits", hidden_size=12, epochs=2, seeds=2, max_images=300)
+    config = DemoConfig(data="digits", hidden_size=8, epochs=2, seeds=2, max_images=120)
     return run_demo(folder, config, lines.append), lines, folder
 
 

@@ -6,7 +6,7 @@
 namespace lsc {
 
 enum class Status : std::uint8_t {
-  converged = 0,        // every leading Ritz pair settled and the reported one is well conditioned
+  converged = 0,        // the reported Ritz pair settled, is well conditioned, and those beside it are found
   max_matvecs = 1,      // the budget ran out first; radius is the best estimate
   ill_conditioned = 2,  // settled, but residual times condition exceeds tol: the eigenvalue is uncertain
   breakdown = 3,        // the small eigenproblem failed in its own arithmetic
