@@ -51,11 +51,11 @@ def run_bench(quick: bool = False, say: Say = print) -> dict[str, Any]:
     """Runs every case; returns the results as plain numbers, ``correct`` telling whether all checks were green."""
     with torch.no_grad():
         peak = _matrix_product_rate(quick)
-        say(f"{_machine()['processor']}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+        say(f"{machine()['processor']}, {torch.get_num_threads()} threads, torch {torch.__version__}")
         say(f"torch matrix product, float32, 1024: {peak / 1e9:.0f} GFLOP/s")
         rows = [_measure(case, peak, say) for case in _cases(quick)]
     return {
-        "machine": _machine(),
+        "machine": machine(),
         "build": lsc_ext.build_info(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -65,7 +65,8 @@ def run_bench(quick: bool = False, say: Say = print) -> dict[str, Any]:
     }
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
+    """The processor and the system that a measurement was made on."""
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as file:
