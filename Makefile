@@ -73,7 +73,7 @@ sanitize: $(VENV)/.installed $(VENV)/.mnist
 	@ln -s $(CURDIR)/python/lsc_ext/*[!o] $(CURDIR)/$(BUILD)/sanitize/_C.*.so $(BUILD)/sanitize/site/lsc_ext
 	PYTHONPATH=$(BUILD)/sanitize/site ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
-	  $(PY) -m pytest -m "not slow" $(SANITIZED_TESTS)
+	  $(PY) -m pytest -m "not slow" --capture=sys $(SANITIZED_TESTS)
 
 bench: $(VENV)/.installed $(VENV)/.mnist
 	$(PY) bench/run.py

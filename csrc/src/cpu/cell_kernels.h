@@ -4,9 +4,6 @@
 #include "cpu/dispatch.h"
 #include "lsc/cell.h"
 
-#define LSC_STRINGIFY_(x) #x
-#define LSC_STRINGIFY(x) LSC_STRINGIFY_(x)
-
 namespace lsc {
 inline namespace LSC_ISA {
 
@@ -62,31 +59,19 @@ struct CellRows {
     }
   }
 
-  static CellKernels<T> table() { return {step, linearize, second_order}; }
+  static constexpr CellKernels<T> kTable = {step, linearize, second_order};
 };
 
-template <class Cell>
-CellShape shape_of() {
-  CellShape shape;
-  shape.name = Cell::kName;
-  shape.states = Cell::kStates;
-  shape.preactivations = Cell::kPreactivations;
-  static_assert(Cell::kStates <= kMaxStates && Cell::kPreactivations <= kMaxPreactivations);
-  for (const Feed& feed : Cell::kFeeds) {
-    shape.feeds.push_back(feed);
-    if (feed.input >= shape.input_blocks) shape.input_blocks = feed.input + 1;
-    if (feed.recurrent >= shape.recurrent_blocks) shape.recurrent_blocks = feed.recurrent + 1;
-  }
-  return shape;
-}
+template <class List>
+struct CellTable;
 
 template <class... Cells>
-bool register_cells(CellList<Cells...>) {
-  (cpu::register_cell(LSC_STRINGIFY(LSC_ISA), shape_of<Cells>(), CellRows<Cells, float>::table(),
-                      CellRows<Cells, double>::table()),
-   ...);
-  return true;
-}
+struct CellTable<CellList<Cells...>> {
+  static_assert(((Cells::kStates <= kMaxStates && Cells::kPreactivations <= kMaxPreactivations) && ...));
+  static constexpr cpu::CompiledCell kCells[] = {{Cells::kName, Cells::kStates, Cells::kPreactivations, Cells::kFeeds,
+                                                  CellRows<Cells, float>::kTable, CellRows<Cells, double>::kTable}...};
+  static constexpr cpu::CompiledCells kTable = {kCells, sizeof...(Cells)};
+};
 
 }  // namespace LSC_ISA
 }  // namespace lsc

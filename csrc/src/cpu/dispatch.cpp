@@ -1,15 +1,17 @@
 // Chooses the instruction set once, and keeps the table of cells.
 #include "cpu/dispatch.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <stdexcept>
 
 namespace lsc::cpu {
 
-#define LSC_DECLARE(isa)                                                   \
-  namespace isa {                                                          \
-  void fill_linear_kernels(LinearKernels<float>&, LinearKernels<double>&); \
+#define LSC_DECLARE(isa)                            \
+  namespace isa {                                   \
+  extern const LinearKernels<float> linear_float;   \
+  extern const LinearKernels<double> linear_double; \
   }
 LSC_DECLARE(portable)
 #if defined(LSC_HAVE_X86)
@@ -20,30 +22,20 @@ LSC_DECLARE(avx512)
 
 namespace {
 
-InstructionSet make(const char* name, bool (*supported)(),
-                    void (*fill)(LinearKernels<float>&, LinearKernels<double>&)) {
-  InstructionSet set{name, supported, {}, {}};
-  fill(set.linear_float, set.linear_double);
-  return set;
-}
-
 // From the best to the one that always works.
 const std::vector<InstructionSet>& sets() {
   static const std::vector<InstructionSet> all = {
 #if defined(LSC_HAVE_X86)
-      make(
-          "avx512",
-          [] {
-            return bool(__builtin_cpu_supports("avx512f")) && bool(__builtin_cpu_supports("avx512vl")) &&
-                   bool(__builtin_cpu_supports("avx512dq")) && bool(__builtin_cpu_supports("avx512bw"));
-          },
-          avx512::fill_linear_kernels),
-      make(
-          "avx2", [] { return bool(__builtin_cpu_supports("avx2")) && bool(__builtin_cpu_supports("fma")); },
-          avx2::fill_linear_kernels),
+      {"avx512",
+       [] {
+         return bool(__builtin_cpu_supports("avx512f")) && bool(__builtin_cpu_supports("avx512vl")) &&
+                bool(__builtin_cpu_supports("avx512dq")) && bool(__builtin_cpu_supports("avx512bw"));
+       },
+       &avx512::linear_float, &avx512::linear_double},
+      {"avx2", [] { return bool(__builtin_cpu_supports("avx2")) && bool(__builtin_cpu_supports("fma")); },
+       &avx2::linear_float, &avx2::linear_double},
 #endif
-      make(
-          "portable", [] { return true; }, portable::fill_linear_kernels),
+      {"portable", [] { return true; }, &portable::linear_float, &portable::linear_double},
   };
   return all;
 }
@@ -64,12 +56,34 @@ const InstructionSet& choose() {
 
 struct CellEntry {
   CellShape shape;
-  std::map<std::string, CellKernels<float>> kernels_float;
-  std::map<std::string, CellKernels<double>> kernels_double;
+  std::map<std::string, const CompiledCell*> compiled;  // by instruction set
 };
 
-std::map<std::string, CellEntry>& cells() {
-  static std::map<std::string, CellEntry> all;
+CellShape shape_of(const CompiledCell& cell) {
+  CellShape shape;
+  shape.name = cell.name;
+  shape.states = cell.states;
+  shape.preactivations = cell.preactivations;
+  for (int k = 0; k < cell.preactivations; ++k) {
+    shape.feeds.push_back(cell.feeds[k]);
+    shape.input_blocks = std::max(shape.input_blocks, cell.feeds[k].input + 1);
+    shape.recurrent_blocks = std::max(shape.recurrent_blocks, cell.feeds[k].recurrent + 1);
+  }
+  return shape;
+}
+
+const std::map<std::string, CellEntry>& cells() {
+  static const std::map<std::string, CellEntry> all = [] {
+    std::map<std::string, CellEntry> table;
+    for (const CellUnit& unit : cell_units())
+      for (int i = 0; i < unit.compiled->count; ++i) {
+        const CompiledCell& cell = unit.compiled->cells[i];
+        CellEntry& found = table[cell.name];
+        found.shape = shape_of(cell);
+        found.compiled[unit.instruction_set] = &cell;
+      }
+    return table;
+  }();
   return all;
 }
 
@@ -104,27 +118,19 @@ std::vector<std::string> cell_names() {
 
 template <>
 const LinearKernels<float>& linear_kernels<float>() {
-  return instruction_set().linear_float;
+  return *instruction_set().linear_float;
 }
 template <>
 const LinearKernels<double>& linear_kernels<double>() {
-  return instruction_set().linear_double;
+  return *instruction_set().linear_double;
 }
 template <>
 const CellKernels<float>& cell_kernels<float>(const std::string& name) {
-  return entry(name).kernels_float.at(instruction_set().name);
+  return entry(name).compiled.at(instruction_set().name)->kernels_float;
 }
 template <>
 const CellKernels<double>& cell_kernels<double>(const std::string& name) {
-  return entry(name).kernels_double.at(instruction_set().name);
-}
-
-void register_cell(const char* isa, const CellShape& shape, const CellKernels<float>& kernels_float,
-                   const CellKernels<double>& kernels_double) {
-  CellEntry& cell = cells()[shape.name];
-  cell.shape = shape;
-  cell.kernels_float[isa] = kernels_float;
-  cell.kernels_double[isa] = kernels_double;
+  return entry(name).compiled.at(instruction_set().name)->kernels_double;
 }
 
 }  // namespace lsc::cpu

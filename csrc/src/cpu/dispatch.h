@@ -9,9 +9,33 @@ namespace lsc::cpu {
 struct InstructionSet {
   const char* name;
   bool (*supported)();
-  LinearKernels<float> linear_float;
-  LinearKernels<double> linear_double;
+  const LinearKernels<float>* linear_float;
+  const LinearKernels<double>* linear_double;
 };
+
+// A cell as one instruction set compiled it. Constant-initialised: a unit may hold instructions that this machine
+// lacks, so none of its code runs before its set is chosen, not even to register itself.
+struct CompiledCell {
+  const char* name;
+  int states;
+  int preactivations;
+  const Feed* feeds;
+  CellKernels<float> kernels_float;
+  CellKernels<double> kernels_double;
+};
+
+struct CompiledCells {
+  const CompiledCell* cells;
+  int count;
+};
+
+struct CellUnit {
+  const char* instruction_set;
+  const CompiledCells* compiled;
+};
+
+// Every unit of cells in the build; written by CMake.
+std::vector<CellUnit> cell_units();
 
 // The set in use: the best that the machine supports, or the one that LSC_INSTRUCTION_SET names.
 const InstructionSet& instruction_set();
@@ -25,10 +49,6 @@ template <class T>
 const LinearKernels<T>& linear_kernels();
 template <class T>
 const CellKernels<T>& cell_kernels(const std::string& name);
-
-// Called by each instantiated cell while the module loads.
-void register_cell(const char* instruction_set, const CellShape& shape, const CellKernels<float>& kernels_float,
-                   const CellKernels<double>& kernels_double);
 
 // "openmp" or "serial".
 const char* thread_runtime();

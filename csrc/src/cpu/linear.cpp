@@ -114,17 +114,15 @@ void multiply_add(Index n, const T* a, const T* b, T* c) {
 }
 
 template <class T>
-LinearKernels<T> table() {
-  return {kPanel<T>, pack<T>, multiply<T>, dot<T>, axpy<T>, scale<T>, multiply_add<T>};
-}
+constexpr LinearKernels<T> kTable = {kPanel<T>, pack<T>, multiply<T>, dot<T>, axpy<T>, scale<T>, multiply_add<T>};
 
 }  // namespace
 }  // namespace LSC_ISA
 
 namespace cpu::LSC_ISA {
-void fill_linear_kernels(LinearKernels<float>& f, LinearKernels<double>& d) {
-  f = table<float>();
-  d = table<double>();
-}
+extern const LinearKernels<float> linear_float;
+extern const LinearKernels<double> linear_double;
+constexpr LinearKernels<float> linear_float = kTable<float>;
+constexpr LinearKernels<double> linear_double = kTable<double>;
 }  // namespace cpu::LSC_ISA
 }  // namespace lsc
