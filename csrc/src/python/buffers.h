@@ -107,7 +107,8 @@ Trajectory<T> make_trajectory(const CellShape& cell, const StackShape& shape, co
 inline StackShape stack_shape(const Sizes& sizes) {
   if (sizes.size() != 5)
     throw std::invalid_argument("sizes: expected (T, B, I, H, L), got " + std::to_string(sizes.size()) + " numbers");
-  checked_size("sizes", {sizes[0] < 0 ? sizes[0] : sizes[0] + 1, sizes[1], sizes[2], sizes[3], sizes[4]});
+  checked_size("sizes", {sizes[0]});  // so that T + 1 cannot overflow
+  checked_size("sizes", {sizes[0] + 1, sizes[1], sizes[2], sizes[3], sizes[4]});
   if (sizes[4] < 1) throw std::invalid_argument("sizes: expected at least one layer, got " + std::to_string(sizes[4]));
   StackShape shape;
   shape.T = sizes[0];
