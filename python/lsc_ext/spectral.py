@@ -559,7 +559,7 @@ class _GradientProblem:
         return agreed, _split(scaled, self.operator.dtype), _split(right, self.operator.dtype)
 
     def _growth_pairs(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The exact derivative of (|J^k v| / |v|)^(1/k) with v held fixed, as k pairs for each point."""
+        """The relative derivative of (|J^k v| / |v|)^(1/k), v held fixed, times the radius: k pairs for each point."""
         v = _normal(self.operator, self.seed + 2)[index]
         radius = self.estimate.radius.detach()[index]
         forward = []
