@@ -32,6 +32,7 @@ class Problem:
                 rng.normal(size=(rows[1], hidden)).astype(dtype) if rows[1] else None,
                 rng.normal(size=rows[0]).astype(dtype),
                 rng.normal(size=rows[1]).astype(dtype) if rows[1] else None,
+                rng.normal(size=(shape["unit_parameters"], hidden)).astype(dtype) if shape["unit_parameters"] else None,
             ]
             for k in range(layers)
         ]
@@ -92,8 +93,8 @@ BAD_COMMON = {
     "no states": ({"states": (0, 0)}, ValueError, "states"),
     "no gates": ({"gates": (1, 7)}, ValueError, "gates"),
     "layers missing": ({"weights": []}, ValueError, "weights"),
-    "three buffers": ({"weights": [[None] * 3] * L}, ValueError, "weights"),
-    "no weights": ({"weights": [[None] * 4] * L}, ValueError, "weights"),
+    "four buffers": ({"weights": [[None] * 4] * L}, ValueError, "weights"),
+    "no weights": ({"weights": [[None] * 5] * L}, ValueError, "weights"),
     "no threads": ({"threads": 0}, ValueError, "threads"),
     "negative threads": ({"threads": -3}, ValueError, "threads"),
 }
@@ -110,7 +111,7 @@ def test_arguments_that_do_not_fit_are_refused_by_name(case, function):
 BAD_BACKWARD = {
     "state_gradients": {"state_gradients": (1, 3)},
     "x_gradient": {"x_gradient": (0, T * B * I)},
-    "gradients": {"gradients": [[None] * 4]},
+    "gradients": {"gradients": [[None] * 5]},
 }
 
 
@@ -264,7 +265,7 @@ def test_gradients_of_too_many_pairs_are_refused():
     u = np.ones((2, H))
     with pytest.raises(ValueError, match="u: expected"):
         problem.operator().bilinear_gradient(
-            address(index), 2, (1, 1), address(u), [None] * 4, [], None, None, None, None, 1
+            address(index), 2, (1, 1), address(u), [None] * 5, [], None, None, None, None, 1
         )
 
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from networks import CELL_NAMES, DTYPES, normal, stack
+from networks import ACTIVATIONS, CELL_NAMES, DTYPES, normal, stack
 
 from lsc_ext import _C, ops
 from lsc_ext.cells import CELLS, Cell, layer_step
@@ -18,6 +18,8 @@ def test_compiled_and_python_cells_have_the_same_blocks(name):
     assert compiled["states"] == len(cell.states)
     assert compiled["input_blocks"] == cell.input_blocks
     assert compiled["recurrent_blocks"] == cell.recurrent_blocks
+    assert compiled["unit_parameters"] == len(cell.unit_parameters)
+    assert bool(compiled["derived"]) == (cell.derive is not None)
 
 
 def test_a_cell_name_cannot_be_taken_twice():
@@ -26,7 +28,7 @@ def test_a_cell_name_cannot_be_taken_twice():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", CELL_NAMES)
+@pytest.mark.parametrize("name", sorted({*CELL_NAMES, *ACTIVATIONS}))
 def test_one_compiled_step_equals_the_torch_step(name, dtype):
     batch, inputs, hidden, n_states = 7, 5, 33, len(CELLS[name].states)
     model = stack(name, inputs, hidden, 1, dtype=dtype, gain=3)
@@ -42,11 +44,11 @@ def test_one_compiled_step_equals_the_torch_step(name, dtype):
 @pytest.mark.parametrize("name", CELL_NAMES)
 def test_a_step_without_biases_is_a_step_with_zero_biases(name):
     model = stack(name, 3, 4, 1)
-    weight_ih, weight_hh, bias_ih, bias_hh = (w if w.numel() else None for w in flat_weights(model, 1))
+    weight_ih, weight_hh, bias_ih, bias_hh, unit = (w if w.numel() else None for w in flat_weights(model, 1))
     x, state = normal(2, 3), normal(2, 4 * len(CELLS[name].states), seed=2)
     zeros = [None if b is None else torch.zeros_like(b) for b in (bias_ih, bias_hh)]
-    without = layer_step(CELLS[name], x, state, weight_ih, weight_hh, None, None)
-    torch.testing.assert_close(layer_step(CELLS[name], x, state, weight_ih, weight_hh, *zeros), without)
+    without = layer_step(CELLS[name], x, state, weight_ih, weight_hh, None, None, unit)
+    torch.testing.assert_close(layer_step(CELLS[name], x, state, weight_ih, weight_hh, *zeros, unit), without)
 
 
 def min_gru_gates(model, x):

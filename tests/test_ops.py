@@ -4,6 +4,8 @@ from networks import (
     CELL_NAMES,
     DTYPES,
     SIZES,
+    SMOOTH_CELLS,
+    SPIKING_CELLS,
     TORCH_KINDS,
     flat,
     gradients,
@@ -16,7 +18,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 
 import lsc_ext as lsc
-from lsc_ext import ops
+from lsc_ext import ops, reference
 from lsc_ext.cells import CELLS
 from lsc_ext.nn import flat_weights
 from lsc_ext.operator import MatrixOperator
@@ -126,7 +128,7 @@ def test_no_steps_or_no_sequences_leave_zero_gradients(cell, time, batch):
     assert all(not g.any() for g in found[2:])
 
 
-@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("cell", SMOOTH_CELLS)
 def test_first_derivatives_pass_gradcheck_in_reverse_and_forward_mode(cell):
     x, initial, weights = arguments(cell)
     function, present = as_function(cell, weights)
@@ -134,7 +136,7 @@ def test_first_derivatives_pass_gradcheck_in_reverse_and_forward_mode(cell):
     assert torch.autograd.gradcheck(function, leaves, check_forward_ad=True, fast_mode=True)
 
 
-@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("cell", SMOOTH_CELLS)
 def test_second_derivatives_pass_gradgradcheck(cell):
     x, initial, weights = arguments(cell, time=2)
     function, present = as_function(cell, weights)
@@ -179,7 +181,7 @@ def tangent_of(function, leaves, directions):
 
 
 @pytest.mark.parametrize("mode", ["make_dual", "jvp"])
-@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("cell", SMOOTH_CELLS)
 def test_forward_mode_of_the_operator_is_the_finite_difference(cell, mode):
     x, initial, weights = arguments(cell)
     function, present = as_function(cell, weights)
@@ -202,6 +204,42 @@ def test_func_grad_of_the_operator_is_its_gradient(cell):
     leaves = [t.clone().requires_grad_() for t in (x, initial, *present)]
     for a, e in zip(found, gradients(function(*leaves).square(), leaves), strict=True):
         torch.testing.assert_close(a, e)
+
+
+def loop(cell, weights):
+    """The same function by the reference."""
+    present = [i for i, w in enumerate(weights) if w.numel() > 0]
+
+    def function(x, initial, *given):
+        full = [w.new_empty(0) for w in weights]
+        for i, w in zip(present, given, strict=True):
+            full[i] = w
+        return reference.recurrent(x, initial, full, cell)
+
+    return function
+
+
+@pytest.mark.parametrize("cell", SPIKING_CELLS)
+def test_derivatives_of_spiking_cells_are_those_of_autograd_with_the_same_surrogate(cell):
+    x, initial, weights = arguments(cell, time=6, hidden=7)
+    x *= 3
+    ours, present = as_function(cell, weights)
+    theirs = loop(cell, weights)
+    inputs = [x, initial, *present]
+    directions = tuple(normal(*t.shape, seed=20 + i) for i, t in enumerate(inputs))
+    results = []
+    for function in (ours, theirs):
+        leaves = [t.clone().requires_grad_() for t in inputs]
+        states = function(*leaves)
+        assert states[:, 1:, 0].count_nonzero() > 5
+        upstream = normal(*states.shape, seed=9).requires_grad_()
+        first = torch.autograd.grad(states, leaves, upstream, create_graph=True)
+        inner = sum((f * d).sum() for f, d in zip(first, directions, strict=True))
+        second = gradients(inner, [upstream, *leaves])
+        tangent = torch.func.jvp(function, tuple(inputs), directions)[1]
+        results.append({"states": states, "tangent": tangent, **dict(enumerate([*first, *second]))})
+    for name, expected in results[1].items():
+        assert_close(str(name), results[0][name], expected, TOLERANCES[torch.float64].gradient)
 
 
 def right_or_refused(compute, expected, tolerance=1e-6):

@@ -1,10 +1,11 @@
 import pytest
 import torch
-from networks import CELL_NAMES, flat, gradients, linear, normal, stack
+from networks import CELL_DIRECTIONS, RECURRENT_CELLS, flat, gradients, linear, normal, stack
 from torch import nn
 
 import lsc_ext as lsc
 from lsc_ext import reference
+from lsc_ext.nn import flat_weights
 from lsc_ext.operator import JacobianOperator, MatrixOperator, StepOperator, grid_points
 from lsc_ext.spectral import Status, frobenius_radius
 from lsc_ext.testing import assert_close, matrix_from_eigenvalues
@@ -25,8 +26,7 @@ def mean_radius(function, model, x, direction, **options):
 
 
 @pytest.mark.parametrize("through_states", [False, True])
-@pytest.mark.parametrize("direction", ["time", "depth", "diagonal", "input", "output"])
-@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize(("cell", "direction"), CELL_DIRECTIONS)
 def test_gradient_of_small_networks_is_that_of_the_reference(cell, direction, through_states):
     model, x, head = stack(cell, 4, 5, 3, gain=2), normal(3, 2, 4).requires_grad_(), linear(5, 6)
     readout = nn.Sequential(head, nn.Tanh())
@@ -45,7 +45,7 @@ def point_gradients(radius, parameters):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("cell", RECURRENT_CELLS)
 def test_krylov_gradient_of_nearly_every_converged_point_points_where_the_exact_one_does(cell, dtype):
     model, x = stack(cell, 4, 33, 1, gain=2, dtype=dtype), normal(4, 5, 4, dtype=dtype)
     names = [n for n, _ in model.named_parameters() if "bias_hh" not in n]
@@ -143,7 +143,7 @@ def test_gradient_of_a_network_is_the_finite_difference(kind, through_states):
 
 
 def weights_of(model):
-    return [model.weight_ih_l0, model.weight_hh_l0, model.bias_ih_l0, model.bias_hh_l0]
+    return flat_weights(model, model.num_layers)
 
 
 def test_states_as_data_leaves_out_the_path_through_the_trajectory():

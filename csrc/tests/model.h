@@ -33,14 +33,25 @@ Backend<T> backend(int threads = 1, Poll poll = {}) {
   return {cpu::linear_kernels<T>(), threads, std::move(poll)};
 }
 
-// The four arrays of one layer, in the order of LayerParameters.
+// Cells whose derivatives are those of the step itself. A spike's derivative is a surrogate, which no difference shows:
+// the Python tests hold those cells to torch's autograd with the same surrogate.
+inline std::vector<std::string> smooth_cells() {
+  std::vector<std::string> names;
+  for (const std::string& name : cpu::cell_names())
+    if (!cpu::cell_shape(name).derived) names.push_back(name);
+  return names;
+}
+
+// The arrays of one layer, in the order of LayerParameters.
+inline constexpr int kArrays = 5;
+
 template <class T>
 struct LayerMemory {
-  std::vector<T> array[4];
+  std::vector<T> array[kArrays];
 
   template <class P = const T>
   LayerParameters<P> view() {
-    return {array[0].data(), array[1].data(), array[2].data(), array[3].data()};
+    return {array[0].data(), array[1].data(), array[2].data(), array[3].data(), array[4].data()};
   }
 };
 
@@ -57,7 +68,7 @@ struct Model {
     std::uint64_t seed = 1;
     for (Index l = 0; l < shape.L; ++l) {
       LayerMemory<T> layer;
-      for (int which = 0; which < 4; ++which) {
+      for (int which = 0; which < kArrays; ++which) {
         layer.array[which] = normal<T>(seed++, sizes(l)[std::size_t(which)]);
         for (T& value : layer.array[which]) value *= T(0.5);
       }
@@ -73,10 +84,10 @@ struct Model {
     }
   }
 
-  // Elements of weight_ih, weight_hh, bias_ih, bias_hh.
+  // Elements of weight_ih, weight_hh, bias_ih, bias_hh, unit.
   std::vector<Index> sizes(Index l) const {
     const Index input = cell.input_blocks * shape.H, recurrent = cell.recurrent_blocks * shape.H;
-    return {input * shape.input_size(l), recurrent * shape.H, input, recurrent};
+    return {input * shape.input_size(l), recurrent * shape.H, input, recurrent, cell.unit_parameters * shape.H};
   }
 
   Trajectory<T> trajectory() {

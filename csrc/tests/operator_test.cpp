@@ -111,7 +111,7 @@ void add(const Slot& slot, const std::vector<double>& direction, double factor) 
 
 void products_are_derivatives() {
   constexpr double kStep = 1e-6;
-  for (const std::string& name : cpu::cell_names())
+  for (const std::string& name : smooth_cells())
     for (const Direction direction : kDirections) {
       Model<double> model(name, kOneStep);
       model.run();
@@ -143,7 +143,7 @@ void products_are_derivatives() {
 // phi = sum u' J v as a function of one layer's parameters, states before the step and input, while everything else
 // about the trajectory is data.
 void bilinear_gradient() {
-  for (const std::string& name : cpu::cell_names())
+  for (const std::string& name : smooth_cells())
     for (const Direction direction : kDirections) {
       Model<double> model(name, kOneStep), moved(name, kOneStep);
       model.run();
@@ -154,7 +154,7 @@ void bilinear_gradient() {
 
       LayerMemory<double> gradient[2];
       for (Index l = 0; l < 2; ++l)
-        for (std::size_t which = 0; which < 4; ++which)
+        for (std::size_t which = 0; which < kArrays; ++which)
           gradient[l].array[which].assign(std::size_t(model.sizes(l)[which]), 0.0);
       std::vector<double> states = nan_filled<double>(B * S * H), states_below = states;
       std::vector<double> input = nan_filled<double>(B * kOneStep.input_size(own));
@@ -183,7 +183,7 @@ void bilinear_gradient() {
           return dot(u, product(make(mixed, own, direction), Product::matvec, v));
         };
         const std::string what = label(name, direction) + ", layer " + std::to_string(l);
-        for (int which = 0; which < 4; ++which)
+        for (int which = 0; which < kArrays; ++which)
           check_near(gradient[l].array[which], central_differences(moved.layers[std::size_t(l)].array[which], phi),
                      1e-7, what + ", parameter " + std::to_string(which));
         const std::vector<double> by_state = central_differences(moved.states, phi);

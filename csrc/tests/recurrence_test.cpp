@@ -35,7 +35,8 @@ Gradients gradients(Model<double>& model, const std::vector<double>& weighting, 
   std::vector<LayerParameters<double>> views;
   for (Index l = 0; l < model.shape.L; ++l) {
     LayerMemory<double> layer;
-    for (std::size_t which = 0; which < 4; ++which) layer.array[which] = nan_filled<double>(model.sizes(l)[which]);
+    for (std::size_t which = 0; which < kArrays; ++which)
+      layer.array[which] = nan_filled<double>(model.sizes(l)[which]);
     result.layers.push_back(std::move(layer));
   }
   for (LayerMemory<double>& layer : result.layers) views.push_back(layer.view<double>());
@@ -52,7 +53,7 @@ std::vector<double> loss_weighting(Model<double>& model) {
 }
 
 void backward_is_the_gradient() {
-  for (const std::string& name : cpu::cell_names()) {
+  for (const std::string& name : smooth_cells()) {
     Model<double> model(name, kShape);
     const std::vector<double> weighting = loss_weighting(model);
     const auto loss = [&] {
@@ -63,7 +64,7 @@ void backward_is_the_gradient() {
     Gradients found = gradients(model, weighting, 1);
     check_near(found.x, central_differences(model.x, loss), 1e-7, name + ", x");
     for (std::size_t l = 0; l < model.layers.size(); ++l)
-      for (int which = 0; which < 4; ++which)
+      for (int which = 0; which < kArrays; ++which)
         check_near(found.layers[l].array[which], central_differences(model.layers[l].array[which], loss), 1e-7,
                    name + ", parameter " + std::to_string(which) + " of layer " + std::to_string(l));
     const Index slot = model.cell.states * model.shape.B * model.shape.H;
@@ -89,7 +90,7 @@ void threads_change_nothing() {
     CHECK(a.states == b.states);
     CHECK(a.x == b.x);
     for (std::size_t l = 0; l < a.layers.size(); ++l)
-      for (int which = 0; which < 4; ++which) CHECK(a.layers[l].array[which] == b.layers[l].array[which]);
+      for (int which = 0; which < kArrays; ++which) CHECK(a.layers[l].array[which] == b.layers[l].array[which]);
   }
 }
 

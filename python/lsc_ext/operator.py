@@ -243,7 +243,7 @@ class StepOperator(_CompiledOperator):
         x: [T, B, I].
         states: [L, T + 1, S, B, H] from :func:`lsc_ext.ops.recurrent`.
         gates: [L, T, B, P, H], likewise.
-        weights: the flat list of parameters, four per layer.
+        weights: the flat list of parameters, see :mod:`lsc_ext.ops`.
         layer: which layer, from 0.
         direction: "time", "depth", "diagonal" or "input".
         points: [N, 2] int64 pairs (t, b).
@@ -283,8 +283,8 @@ class StepOperator(_CompiledOperator):
         )
         self.num_points, self.rows, self.columns = self.compiled.points, self.compiled.rows, self.compiled.columns
         self.dtype, self.device = x.dtype, x.device
-        self._own = list(weights[4 * layer : 4 * layer + 4])
-        self._below = list(weights[4 * layer - 4 : 4 * layer]) if direction == "diagonal" else []
+        self._own = ops.of_layer(weights, layer)
+        self._below = ops.of_layer(weights, layer - 1) if direction == "diagonal" else []
         data = [x, states] if through_states else []
         self.parameters = (*self._own, *self._below, *data)
         self.is_diagonal = (

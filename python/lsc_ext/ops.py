@@ -1,11 +1,12 @@
 """The compiled forward and backward pass as torch operators.
 
-Letters: T time, B batch, I input size, H hidden size, L layers, S state variables per unit, P pre-activations per unit.
+Letters: T time, B batch, I input size, H hidden size, L layers, S state variables, P pre-activations and Q parameters
+per unit.
 
 ``lsc_ext::recurrent(x, initial, weights, cell)`` returns the whole trajectory, ``states`` [L, T + 1, S, B, H]
-(slot 0 is ``initial``), and the pre-activations ``gates`` [L, T, B, P, H]. ``weights`` is a flat list with four tensors
-per layer: weight_ih, weight_hh, bias_ih, bias_hh; an absent one has no elements. Why the operator is registered this
-way, with an ``autograd.Function`` at the Autograd key: docs/design/0002.
+(slot 0 is ``initial``), and the pre-activations ``gates`` [L, T, B, P, H]. ``weights`` is a flat list with the tensors
+of ``PARAMETERS`` for each layer: weight_ih, weight_hh, bias_ih, bias_hh, unit [Q, H]; an absent one has no elements.
+Why the operator is registered this way, with an ``autograd.Function`` at the Autograd key: docs/design/0002.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from lsc_ext import _C
 P = ParamSpec("P")
 R = TypeVar("R")
 Buffer = tuple[int, int]
-# A step in plain torch: (inputs [.., I], state [.., S * H], weight_ih, weight_hh, bias_ih, bias_hh) -> [.., S * H].
+# A step in plain torch: (inputs [.., I], state [.., S * H], *parameters of the layer or None) -> [.., S * H].
 TorchStep = Callable[..., Tensor]
 
+#: What a layer has, in the order of the flat list of weights.
+PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "unit")
+PER_LAYER = len(PARAMETERS)
 CELL_SHAPES: dict[str, dict[str, int]] = _C.cells()
 _TORCH_STEPS: dict[str, TorchStep] = {}
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
@@ -70,8 +74,13 @@ def dtype_name(tensor: Tensor) -> str:
 
 
 def layer_buffers(weights: Sequence[Tensor]) -> list[list[Buffer | None]]:
-    """The flat list of parameters, four by four."""
-    return [[optional_buffer(w) for w in weights[i : i + 4]] for i in range(0, len(weights), 4)]
+    """The flat list of parameters, layer by layer."""
+    return [[optional_buffer(w) for w in weights[i : i + PER_LAYER]] for i in range(0, len(weights), PER_LAYER)]
+
+
+def of_layer(weights: Sequence[Tensor], layer: int) -> list[Tensor]:
+    """The part of the flat list that is one layer's."""
+    return list(weights[PER_LAYER * layer : PER_LAYER * (layer + 1)])
 
 
 def sizes(x: Tensor, initial: Tensor) -> list[int]:
@@ -158,7 +167,7 @@ def torch_trajectory(x: Tensor, initial: Tensor, weights: Sequence[Tensor], cell
     layers = []
     fed = x
     for layer in range(initial.shape[0]):
-        parameters = [w if w.numel() > 0 else None for w in weights[4 * layer : 4 * layer + 4]]
+        parameters = [w if w.numel() > 0 else None for w in of_layer(weights, layer)]
         state = torch.cat(tuple(initial[layer].unbind(0)), dim=-1)  # [B, S * H]
         trajectory = [state]
         for t in range(x.shape[0]):

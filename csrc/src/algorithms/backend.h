@@ -32,16 +32,21 @@ struct LinearKernels {
   void (*multiply_add)(Index n, const T* a, const T* b, T* c);  // c += a b, element by element
 };
 
-// One cell's per-unit function, over a row of H units. Within a row, pre-activation k of unit u is p[k * H + u]; state
-// j of unit u is s[j * state_stride + u]. S, P as in lsc/cell.h.
+// One cell's per-unit function, over a row of H units. Within a row, pre-activation k of unit u is p[k * H + u], its
+// parameter k is w[k * H + u]; state j is s[j * state_stride + u]. S, P, Q as in lsc/cell.h.
 template <class T>
 struct CellKernels {
-  void (*step)(Index H, const T* p, const T* s, Index state_stride, T* next, Index next_stride);
-  // coefficients [S, P + S, H]: d next[i] / d p[k], then d next[i] / d s[j].
-  void (*linearize)(Index H, const T* p, const T* s, Index state_stride, T* coefficients);
-  // With phi = sum_i u_i (d next_i along (dp, ds)): q [P, H] = d phi / d p, r [S, H] = d phi / d s.
-  void (*second_order)(Index H, const T* p, const T* s, Index state_stride, const T* dp, const T* ds, const T* u, T* q,
-                       T* r);
+  void (*step)(Index H, const T* p, const T* s, Index state_stride, const T* w, T* next, Index next_stride);
+  // coefficients [S, P + S + Q, H]: d next[i] / d p[k], then d next[i] / d s[j], then d next[i] / d w[k].
+  void (*linearize)(Index H, const T* p, const T* s, Index state_stride, const T* w, T* coefficients);
+  // With phi = sum_i u_i (d next_i along (dp, ds)): q [P, H] = d phi / d p, r [S, H] = d phi / d s, m [Q, H] = d phi /
+  // d w.
+  void (*second_order)(Index H, const T* p, const T* s, Index state_stride, const T* w, const T* dp, const T* ds,
+                       const T* u, T* q, T* r, T* m);
+  // Of a cell whose state 0 is derived: slopes [S - 1 + Q, H] = d state 0 / d state 1, .., then / d w[k]; and, with phi
+  // = u (d state 0 along ds), ds [S, H] without its row 0: r [S, H] += d phi / d s, m [Q, H] += d phi / d w. Else null.
+  void (*derive_linearize)(Index H, const T* s, Index state_stride, const T* w, T* slopes);
+  void (*derive_second_order)(Index H, const T* s, Index state_stride, const T* w, const T* ds, const T* u, T* r, T* m);
 };
 
 // What a cell is, apart from its arithmetic.
@@ -49,6 +54,8 @@ struct CellShape {
   std::string name;
   int states = 0;
   int preactivations = 0;
+  int unit_parameters = 0;
+  bool derived = false;
   std::vector<Feed> feeds;
   int input_blocks = 0;
   int recurrent_blocks = 0;

@@ -35,6 +35,17 @@ void weight_gradients(const Backend<T>& backend, const CellShape& cell, Index ro
   });
 }
 
+// target [n] <- the sum of the rows of source [rows, n], or += where `accumulate`.
+template <class T>
+void sum_rows(const Backend<T>& backend, Index rows, Index n, const T* source, bool accumulate, T* target) {
+  parallel_ranges(useful_threads(backend.threads, double(rows * n)), n, backend.poll,
+                  [&](Index begin, Index end, const Poll&) {
+                    if (!accumulate) std::fill(target + begin, target + end, T(0));
+                    for (Index row = 0; row < rows; ++row)
+                      for (Index u = begin; u < end; ++u) target[u] += source[row * n + u];
+                  });
+}
+
 // Rows of `source(t, b)`, t-major, copied side by side.
 template <class T, class Source>
 std::vector<T> stacked_rows(const StackShape& shape, Index n, Source source) {
@@ -52,11 +63,13 @@ void backward(const Backend<T>& backend, const CellShape& cell, const CellKernel
               const std::vector<LayerParameters<const T>>& layers, const Trajectory<T>& trajectory, T* state_gradients,
               T* x_gradient, const std::vector<LayerParameters<T>>& gradients) {
   const StackShape& shape = trajectory.shape;
-  const Index H = shape.H, S = cell.states, P = cell.preactivations, K = P + S, row_size = P * H;
+  const Index H = shape.H, S = cell.states, P = cell.preactivations, Q = cell.unit_parameters, K = P + S + Q;
+  const Index row_size = P * H;
   const Index stride = trajectory.state_stride();
   Trajectory<T> flowing = trajectory;  // the same addresses, in the gradient's memory
   flowing.states = state_gradients;
   std::vector<T> gate_gradients(std::size_t(shape.T * shape.B * row_size));
+  std::vector<T> unit_gradients(std::size_t(shape.T * shape.B * Q * H));
 
   for (Index l = shape.L - 1; l >= 0; --l) {
     const LayerParameters<const T>& layer = layers[std::size_t(l)];
@@ -74,10 +87,12 @@ void backward(const Backend<T>& backend, const CellShape& cell, const CellKernel
         T* below = l > 0 ? flowing.state(l - 1, t + 1, begin) : x_gradient + (t * shape.B + begin) * n;
         T* before = flowing.state(l, t, begin);
         const T* after = flowing.state(l, t + 1, begin);
+        T* dw = unit_gradients.data() + (t * shape.B + begin) * Q * H;
         std::fill(dp, dp + rows * row_size, T(0));
+        std::fill(dw, dw + rows * Q * H, T(0));
         for (Index row = 0; row < rows; ++row) {
           kernels.linearize(H, trajectory.gate(l, t, begin + row), trajectory.state(l, t, begin + row), stride,
-                            coefficients.data());
+                            layer.unit, coefficients.data());
           for (Index i = 0; i < S; ++i) {
             const T* ds = after + i * stride + row * H;
             const T* local = coefficients.data() + i * K * H;
@@ -85,6 +100,8 @@ void backward(const Backend<T>& backend, const CellShape& cell, const CellKernel
               backend.linear.multiply_add(H, local + k * H, ds, dp + row * row_size + k * H);
             for (Index j = 0; j < S; ++j)
               backend.linear.multiply_add(H, local + (P + j) * H, ds, before + j * stride + row * H);
+            for (Index k = 0; k < Q; ++k)
+              backend.linear.multiply_add(H, local + (P + S + k) * H, ds, dw + (row * Q + k) * H);
           }
         }
         if (l == 0) std::fill(below, below + rows * n, T(0));
@@ -108,6 +125,7 @@ void backward(const Backend<T>& backend, const CellShape& cell, const CellKernel
     weight_gradients(
         backend, cell, rows, H, H, gate_gradients.data(), h.data(), [](const Feed& feed) { return feed.recurrent; },
         false, gradient.weight_hh, gradient.bias_hh);
+    if (gradient.unit) sum_rows(backend, rows, Q * H, unit_gradients.data(), false, gradient.unit);
   }
 }
 

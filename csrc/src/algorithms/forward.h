@@ -59,7 +59,7 @@ void forward(const Backend<T>& backend, const CellShape& cell, const CellKernels
                                         shape.input_size(l), s, H, gates);
                         for (Index row = 0; row < rows; ++row)
                           kernels.step(H, gates + row * row_size, s + row * H, trajectory.state_stride(),
-                                       next + row * H, trajectory.state_stride());
+                                       layers[std::size_t(l)].unit, next + row * H, trajectory.state_stride());
                       }
                   });
 }

@@ -1,6 +1,6 @@
 // A stack of recurrent layers and what a forward pass leaves behind.
 //
-// T time, B batch, L layers, I input size, H hidden size, S states and P pre-activations per unit.
+// T time, B batch, L layers, I input size, H hidden size, S states, P pre-activations and Q parameters per unit.
 #pragma once
 
 #include <vector>
@@ -22,6 +22,7 @@ struct LayerParameters {
   P* weight_hh = nullptr;  // [recurrent_blocks * H, H]
   P* bias_ih = nullptr;    // [input_blocks * H]
   P* bias_hh = nullptr;    // [recurrent_blocks * H]
+  P* unit = nullptr;       // [Q, H]
 };
 
 // x [T, B, I]; states [L, T + 1, S, B, H] with the initial states in slot 0; gates [L, T, B, P, H] the pre-activations.

@@ -16,8 +16,13 @@ struct GridPoint {
   Index t, b;
 };
 
-// The step of one layer, linearised at N points. `recurrent` products go through the states [S, H], `input` products
-// through what the layer is fed [n].
+// Which states of a step a product is about.
+struct StateRange {
+  Index first, count;
+};
+
+// The step of one layer, linearised at N points. `recurrent` products go through the V states [V, H] that are free, all
+// S of them or, where state 0 is derived, the others; `input` products through what the layer is fed [n].
 template <class T>
 class LinearizedStep {
  public:
@@ -29,72 +34,74 @@ class LinearizedStep {
         linear_(backend.linear),
         trajectory_(trajectory),
         layer_(l),
+        unit_(layer.unit, layer.unit ? layer.unit + cell.unit_parameters * trajectory.shape.H : layer.unit),
         points_(points),
         H_(trajectory.shape.H),
         n_(trajectory.shape.input_size(l)),
         S_(cell.states),
         P_(cell.preactivations),
-        K_(S_ + P_),
+        Q_(cell.unit_parameters),
+        D_(cell.derived ? 1 : 0),
+        V_(S_ - D_),
+        K_(P_ + S_ + Q_),
         input_weights_(backend.linear, cell.input_blocks, H_, n_, layer.weight_ih, true),
         recurrent_weights_(backend.linear, cell.recurrent_blocks, H_, H_, layer.weight_hh, true),
-        coefficients_(std::size_t(points.size()) * std::size_t(S_ * K_ * H_)) {
+        coefficients_(points.size() * std::size_t(S_ * K_ * H_)),
+        slopes_(points.size() * std::size_t(D_ * (V_ + Q_) * H_)) {
     const int threads = useful_threads(backend.threads, 10.0 * double(coefficients_.size()));
     parallel_ranges(threads, Index(points.size()), backend.poll, [&](Index begin, Index end, const Poll&) {
-      for (Index i = begin; i < end; ++i)
-        kernels_.linearize(H_, gate(i), state(i), trajectory_.state_stride(), coefficients(i));
+      for (Index i = begin; i < end; ++i) {
+        kernels_.linearize(H_, gate(i), state(i), trajectory_.state_stride(), unit_.data(), coefficients(i));
+        if (D_) kernels_.derive_linearize(H_, state(i), trajectory_.state_stride(), unit_.data(), slopes(i));
+      }
     });
   }
 
   Index points() const { return Index(points_.size()); }
   Index units() const { return H_; }
-  Index states() const { return S_; }
+  StateRange handed_up() const { return {0, 1}; }
+  StateRange free_states() const { return {D_, V_}; }
   Index input_size() const { return n_; }
 
-  // ds_next [count, outputs, H] <- along a change of the states, v [count, S, H]; the first `outputs` states only.
-  void recurrent(Index count, const Index* point, const T* v, Index outputs, T* out) const {
-    std::vector<T> dp(std::size_t(count * P_ * H_));
-    recurrent_pre_activations(count, v, dp.data());
-    for (Index j = 0; j < count; ++j)
-      for (Index i = 0; i < outputs; ++i) {
-        T* target = out + (j * outputs + i) * H_;
-        const T* local = coefficients(point[j]) + i * K_ * H_;
-        std::fill(target, target + H_, T(0));
-        add_gates(local, dp.data() + j * P_ * H_, &Feed::recurrent, target);
-        for (Index s = 0; s < S_; ++s) linear_.multiply_add(H_, local + (P_ + s) * H_, v + (j * S_ + s) * H_, target);
-      }
+  // ds_next [count, outputs.count, H] <- along a change of the free states, v [count, V, H].
+  void recurrent(Index count, const Index* point, const T* v, StateRange outputs, T* out) const {
+    if (D_) {
+      const std::vector<T> all = all_states(count, point, v);
+      recurrent_from_all(count, point, all.data(), outputs, out);
+    } else {
+      recurrent_from_all(count, point, v, outputs, out);
+    }
   }
 
-  // The transpose: u [count, outputs, H] -> [count, S, H].
-  void recurrent_transposed(Index count, const Index* point, const T* u, Index outputs, T* out) const {
-    std::vector<T> g(std::size_t(count * P_ * H_));
-    gate_gradients(count, point, u, outputs, &Feed::recurrent, g.data());
-    for (Index j = 0; j < count; ++j)
-      for (Index s = 0; s < S_; ++s) {
-        T* target = out + (j * S_ + s) * H_;
-        std::fill(target, target + H_, T(0));
-        for (Index i = 0; i < outputs; ++i)
-          linear_.multiply_add(H_, coefficients(point[j]) + (i * K_ + P_ + s) * H_, u + (j * outputs + i) * H_, target);
-      }
-    for (Index k = 0; k < P_; ++k)
-      if (const int block = feed(k).recurrent; block != kNone)
-        recurrent_weights_.transposed[std::size_t(block)].multiply(count, g.data() + k * H_, P_ * H_, 1, out, S_ * H_,
-                                                                   true);
+  // The transpose: u [count, outputs.count, H] -> [count, V, H].
+  void recurrent_transposed(Index count, const Index* point, const T* u, StateRange outputs, T* out) const {
+    if (!D_) {
+      recurrent_transposed_to_all(count, point, u, outputs, out);
+      return;
+    }
+    std::vector<T> all(std::size_t(count * S_ * H_));
+    recurrent_transposed_to_all(count, point, u, outputs, all.data());
+    for (Index j = 0; j < count; ++j) {
+      const T* from = all.data() + j * S_ * H_;
+      std::copy_n(from + H_, V_ * H_, out + j * V_ * H_);
+      for (Index s = 0; s < V_; ++s) linear_.multiply_add(H_, slopes(point[j]) + s * H_, from, out + (j * V_ + s) * H_);
+    }
   }
 
-  // ds_next [count, outputs, H] <- along a change of the input, v [count, n].
-  void input(Index count, const Index* point, const T* v, Index outputs, T* out) const {
+  // ds_next [count, outputs.count, H] <- along a change of the input, v [count, n].
+  void input(Index count, const Index* point, const T* v, StateRange outputs, T* out) const {
     std::vector<T> dp(std::size_t(count * P_ * H_));
     input_pre_activations(count, v, dp.data());
     for (Index j = 0; j < count; ++j)
-      for (Index i = 0; i < outputs; ++i) {
-        T* target = out + (j * outputs + i) * H_;
+      for (Index i = 0; i < outputs.count; ++i) {
+        T* target = out + (j * outputs.count + i) * H_;
         std::fill(target, target + H_, T(0));
-        add_gates(coefficients(point[j]) + i * K_ * H_, dp.data() + j * P_ * H_, &Feed::input, target);
+        add_gates(local(point[j], outputs.first + i), dp.data() + j * P_ * H_, &Feed::input, target);
       }
   }
 
-  // The transpose: u [count, outputs, H] -> [count, n].
-  void input_transposed(Index count, const Index* point, const T* u, Index outputs, T* out) const {
+  // The transpose: u [count, outputs.count, H] -> [count, n].
+  void input_transposed(Index count, const Index* point, const T* u, StateRange outputs, T* out) const {
     std::vector<T> g(std::size_t(count * P_ * H_));
     gate_gradients(count, point, u, outputs, &Feed::input, g.data());
     std::fill(out, out + count * n_, T(0));
@@ -107,9 +114,15 @@ class LinearizedStep {
   // `gradient` (its explicit dependence: states and inputs are data), and, where not null, writes d phi / d the states
   // before the step [count, S, H] and d phi / d the input [count, n]. See docs/math/radius-gradient.md.
   void bilinear_gradient(const Backend<T>& backend, bool through_input, Index count, const Index* point, const T* u,
-                         Index outputs, const T* v, const LayerParameters<T>& gradient, T* state_gradient,
+                         StateRange outputs, const T* free_v, const LayerParameters<T>& gradient, T* state_gradient,
                          T* input_gradient) const {
     const Index row_size = P_ * H_;
+    const bool derived = D_ && !through_input;
+    const std::vector<T> expanded = derived ? all_states(count, point, free_v) : std::vector<T>();
+    const T* v = derived ? expanded.data() : free_v;
+    // d phi / d (the change of the derived state), which depends on the point of linearisation once more.
+    std::vector<T> through_derived(derived ? std::size_t(count * S_ * H_) : 0), m(std::size_t(count * Q_ * H_));
+    if (derived) recurrent_transposed_to_all(count, point, u, outputs, through_derived.data());
     std::vector<T> dp(std::size_t(count * row_size)), g(std::size_t(count * row_size)),
         q(std::size_t(count * row_size));
     std::vector<T> ds(std::size_t(count * S_ * H_)), r(std::size_t(count * S_ * H_)), fed(std::size_t(count * n_));
@@ -126,9 +139,16 @@ class LinearizedStep {
     parallel_ranges(threads, count, backend.poll, [&](Index begin, Index end, const Poll&) {
       std::vector<T> weights(std::size_t(S_ * H_));
       for (Index j = begin; j < end; ++j) {
-        std::copy_n(u + j * outputs * H_, outputs * H_, weights.data());
-        kernels_.second_order(H_, gate(point[j]), state(point[j]), trajectory_.state_stride(), dp.data() + j * row_size,
-                              ds.data() + j * S_ * H_, weights.data(), q.data() + j * row_size, r.data() + j * S_ * H_);
+        std::copy_n(u + j * outputs.count * H_, outputs.count * H_, weights.data() + outputs.first * H_);
+        T* state_change = r.data() + j * S_ * H_;
+        T* unit_change = m.data() + j * Q_ * H_;
+        kernels_.second_order(H_, gate(point[j]), state(point[j]), trajectory_.state_stride(), unit_.data(),
+                              dp.data() + j * row_size, ds.data() + j * S_ * H_, weights.data(),
+                              q.data() + j * row_size, state_change, unit_change);
+        if (derived)
+          kernels_.derive_second_order(H_, state(point[j]), trajectory_.state_stride(), unit_.data(),
+                                       ds.data() + j * S_ * H_, through_derived.data() + j * S_ * H_, state_change,
+                                       unit_change);
         std::copy_n(state(point[j]), H_, h.data() + j * H_);
         std::copy_n(input_row(point[j]), n_, fed.data() + j * n_);
       }
@@ -146,13 +166,15 @@ class LinearizedStep {
     else
       weight_gradients<T>(backend, cell_, count, H_, H_, g.data(), h_direction.data(), recurrent_block, true,
                           gradient.weight_hh, nullptr);
-    if (state_gradient) {
-      std::copy(r.begin(), r.end(), state_gradient);
+    if (state_gradient || D_) {
       for (Index k = 0; k < P_; ++k)
         if (const int block = feed(k).recurrent; block != kNone)
-          recurrent_weights_.transposed[std::size_t(block)].multiply(count, q.data() + k * H_, row_size, 1,
-                                                                     state_gradient, S_ * H_, true);
+          recurrent_weights_.transposed[std::size_t(block)].multiply(count, q.data() + k * H_, row_size, 1, r.data(),
+                                                                     S_ * H_, true);
     }
+    if (D_) pull_through_derived(count, point, r.data(), m.data());
+    if (gradient.unit) sum_rows(backend, count, Q_ * H_, m.data(), true, gradient.unit);
+    if (state_gradient) std::copy(r.begin(), r.end(), state_gradient);
     if (input_gradient) {
       std::fill(input_gradient, input_gradient + count * n_, T(0));
       for (Index k = 0; k < P_; ++k)
@@ -172,10 +194,68 @@ class LinearizedStep {
   const T* input_row(Index i) const {
     return trajectory_.input(layer_, points_[std::size_t(i)].t, points_[std::size_t(i)].b);
   }
-  // [S, P + S, H] of point i.
+  // [S, P + S + Q, H] of point i.
   const T* coefficients(Index i) const { return coefficients_.data() + i * S_ * K_ * H_; }
   T* coefficients(Index i) { return coefficients_.data() + i * S_ * K_ * H_; }
+  // Those of one next state, [P + S + Q, H].
+  const T* local(Index i, Index state) const { return coefficients(i) + state * K_ * H_; }
+  // d state 0 / d the others before the step, then / d the units' parameters, [V + Q, H].
+  const T* slopes(Index i) const { return slopes_.data() + i * (V_ + Q_) * H_; }
+  T* slopes(Index i) { return slopes_.data() + i * (V_ + Q_) * H_; }
   const Feed& feed(Index k) const { return cell_.feeds[std::size_t(k)]; }
+
+  // The change of all S states [count, S, H] that goes with one of the free ones, v [count, V, H].
+  std::vector<T> all_states(Index count, const Index* point, const T* v) const {
+    std::vector<T> all(std::size_t(count * S_ * H_));
+    for (Index j = 0; j < count; ++j) {
+      T* target = all.data() + j * S_ * H_;
+      std::copy_n(v + j * V_ * H_, V_ * H_, target + H_);
+      for (Index s = 0; s < V_; ++s) linear_.multiply_add(H_, slopes(point[j]) + s * H_, v + (j * V_ + s) * H_, target);
+    }
+    return all;
+  }
+
+  // State 0 is a function of the others: its gradient, row 0 of r [count, S, H], becomes theirs and that of m [count,
+  // Q, H].
+  void pull_through_derived(Index count, const Index* point, T* r, T* m) const {
+    for (Index j = 0; j < count; ++j) {
+      T* row = r + j * S_ * H_;
+      for (Index s = 0; s < V_; ++s) linear_.multiply_add(H_, slopes(point[j]) + s * H_, row, row + (1 + s) * H_);
+      for (Index k = 0; k < Q_; ++k)
+        linear_.multiply_add(H_, slopes(point[j]) + (V_ + k) * H_, row, m + (j * Q_ + k) * H_);
+      std::fill(row, row + H_, T(0));
+    }
+  }
+
+  void recurrent_from_all(Index count, const Index* point, const T* v, StateRange outputs, T* out) const {
+    std::vector<T> dp(std::size_t(count * P_ * H_));
+    recurrent_pre_activations(count, v, dp.data());
+    for (Index j = 0; j < count; ++j)
+      for (Index i = 0; i < outputs.count; ++i) {
+        T* target = out + (j * outputs.count + i) * H_;
+        const T* own = local(point[j], outputs.first + i);
+        std::fill(target, target + H_, T(0));
+        add_gates(own, dp.data() + j * P_ * H_, &Feed::recurrent, target);
+        for (Index s = 0; s < S_; ++s) linear_.multiply_add(H_, own + (P_ + s) * H_, v + (j * S_ + s) * H_, target);
+      }
+  }
+
+  void recurrent_transposed_to_all(Index count, const Index* point, const T* u, StateRange outputs, T* out) const {
+    std::vector<T> g(std::size_t(count * P_ * H_));
+    gate_gradients(count, point, u, outputs, &Feed::recurrent, g.data());
+    for (Index j = 0; j < count; ++j)
+      for (Index s = 0; s < S_; ++s) {
+        T* target = out + (j * S_ + s) * H_;
+        std::fill(target, target + H_, T(0));
+        for (Index i = 0; i < outputs.count; ++i)
+          linear_.multiply_add(H_, local(point[j], outputs.first + i) + (P_ + s) * H_, u + (j * outputs.count + i) * H_,
+                               target);
+      }
+    for (Index k = 0; k < P_; ++k)
+      if (const int block = feed(k).recurrent; block != kNone)
+        recurrent_weights_.transposed[std::size_t(block)].multiply(count, g.data() + k * H_, P_ * H_, 1, out, S_ * H_,
+                                                                   true);
+  }
 
   // dp [count, P, H] along v [count, S, H]; blocks without a recurrent feed stay zero.
   void recurrent_pre_activations(Index count, const T* v, T* dp) const {
@@ -188,18 +268,18 @@ class LinearizedStep {
       if (const int block = feed(k).input; block != kNone)
         input_weights_.forward[std::size_t(block)].multiply(count, v, n_, 1, dp + k * H_, P_ * H_, false);
   }
-  void add_gates(const T* local, const T* dp, int Feed::* path, T* target) const {
+  void add_gates(const T* own, const T* dp, int Feed::* path, T* target) const {
     for (Index k = 0; k < P_; ++k)
-      if (feed(k).*path != kNone) linear_.multiply_add(H_, local + k * H_, dp + k * H_, target);
+      if (feed(k).*path != kNone) linear_.multiply_add(H_, own + k * H_, dp + k * H_, target);
   }
   // g [count, P, H] = u' (d next / d p), for the blocks on the path.
-  void gate_gradients(Index count, const Index* point, const T* u, Index outputs, int Feed::* path, T* g) const {
+  void gate_gradients(Index count, const Index* point, const T* u, StateRange outputs, int Feed::* path, T* g) const {
     std::fill(g, g + count * P_ * H_, T(0));
     for (Index j = 0; j < count; ++j)
-      for (Index i = 0; i < outputs; ++i)
+      for (Index i = 0; i < outputs.count; ++i)
         for (Index k = 0; k < P_; ++k)
           if (feed(k).*path != kNone)
-            linear_.multiply_add(H_, coefficients(point[j]) + (i * K_ + k) * H_, u + (j * outputs + i) * H_,
+            linear_.multiply_add(H_, local(point[j], outputs.first + i) + k * H_, u + (j * outputs.count + i) * H_,
                                  g + (j * P_ + k) * H_);
   }
 
@@ -208,19 +288,21 @@ class LinearizedStep {
   const LinearKernels<T>& linear_;
   Trajectory<T> trajectory_;
   Index layer_;
+  std::vector<T> unit_;  // [Q, H]
   std::vector<GridPoint> points_;
-  Index H_, n_, S_, P_, K_;
+  Index H_, n_, S_, P_, Q_, D_, V_, K_;
   BlockWeights<T> input_weights_, recurrent_weights_;
-  std::vector<T> coefficients_;
+  std::vector<T> coefficients_, slopes_;
 };
 
 enum class Direction { time, depth, diagonal, input };
 
 // J of one layer l at N points, along a direction of the grid:
-//   time      d s[t, l] / d s[t-1, l]           [S H, S H]
+//   time      d s[t, l] / d s[t-1, l]           [V H, V H]
 //   depth     d y[t, l] / d (input of l at t)   [H, n]
-//   input     d s[t, l] / d (input of l at t)   [S H, n]
-//   diagonal  d s[t, l] / d s[t-1, l-1]         [S H, S H]: the time step of layer l-1, seen through the input of l
+//   input     d s[t, l] / d (input of l at t)   [V H, n]
+//   diagonal  d s[t, l] / d s[t-1, l-1]         [V H, V H]: the time step of layer l-1, seen through the input of l
+// s are the V free states.
 template <class T>
 class StepOperator : public Operator<T> {
  public:
@@ -230,14 +312,14 @@ class StepOperator : public Operator<T> {
       : direction_(direction), step_(backend, cell, kernels, layers[std::size_t(l)], trajectory, l, points) {
     if (direction == Direction::diagonal)
       below_.emplace_back(backend, cell, kernels, layers[std::size_t(l - 1)], trajectory, l - 1, points);
-    outputs_ = direction == Direction::depth ? 1 : step_.states();
+    outputs_ = direction == Direction::depth ? step_.handed_up() : step_.free_states();
   }
 
   Index points() const override { return step_.points(); }
-  Index rows() const override { return outputs_ * step_.units(); }
+  Index rows() const override { return outputs_.count * step_.units(); }
   Index columns() const override {
     return direction_ == Direction::depth || direction_ == Direction::input ? step_.input_size()
-                                                                            : step_.states() * step_.units();
+                                                                            : step_.free_states().count * step_.units();
   }
 
   void apply(Product product, Index count, const Index* point, const T* v, T* out) const override {
@@ -250,11 +332,11 @@ class StepOperator : public Operator<T> {
     } else if (direction_ == Direction::diagonal) {
       std::vector<T> handed_up(std::size_t(count * step_.units()));
       if (forward) {
-        below_[0].recurrent(count, point, v, 1, handed_up.data());
+        below_[0].recurrent(count, point, v, below_[0].handed_up(), handed_up.data());
         step_.input(count, point, handed_up.data(), outputs_, out);
       } else {
         step_.input_transposed(count, point, v, outputs_, handed_up.data());
-        below_[0].recurrent_transposed(count, point, handed_up.data(), 1, out);
+        below_[0].recurrent_transposed(count, point, handed_up.data(), below_[0].handed_up(), out);
       }
     } else if (forward) {
       step_.input(count, point, v, outputs_, out);
@@ -275,18 +357,18 @@ class StepOperator : public Operator<T> {
       return;
     }
     std::vector<T> handed_up(std::size_t(count * step_.units())), handed_down(std::size_t(count * step_.units()));
-    below_[0].recurrent(count, point, v, 1, handed_up.data());
+    below_[0].recurrent(count, point, v, below_[0].handed_up(), handed_up.data());
     step_.input_transposed(count, point, u, outputs_, handed_down.data());
     step_.bilinear_gradient(backend, true, count, point, u, outputs_, handed_up.data(), gradient, states, input);
-    below_[0].bilinear_gradient(backend, false, count, point, handed_down.data(), 1, v, gradient_below, states_below,
-                                input_below);
+    below_[0].bilinear_gradient(backend, false, count, point, handed_down.data(), below_[0].handed_up(), v,
+                                gradient_below, states_below, input_below);
   }
 
  private:
   Direction direction_;
   LinearizedStep<T> step_;
   std::vector<LinearizedStep<T>> below_;
-  Index outputs_ = 0;
+  StateRange outputs_{0, 0};
 };
 
 }  // namespace lsc

@@ -64,6 +64,8 @@ CellShape shape_of(const CompiledCell& cell) {
   shape.name = cell.name;
   shape.states = cell.states;
   shape.preactivations = cell.preactivations;
+  shape.unit_parameters = cell.unit_parameters;
+  shape.derived = cell.derived;
   for (int k = 0; k < cell.preactivations; ++k) {
     shape.feeds.push_back(cell.feeds[k]);
     shape.input_blocks = std::max(shape.input_blocks, cell.feeds[k].input + 1);

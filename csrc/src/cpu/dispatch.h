@@ -19,6 +19,8 @@ struct CompiledCell {
   const char* name;
   int states;
   int preactivations;
+  int unit_parameters;
+  bool derived;
   const Feed* feeds;
   CellKernels<float> kernels_float;
   CellKernels<double> kernels_double;

@@ -79,7 +79,7 @@ void release_and_run(Work&& work) {
 }
 
 using Sizes = std::vector<std::int64_t>;  // T, B, I, H, L
-// weight_ih, weight_hh, bias_ih, bias_hh of each layer.
+// weight_ih, weight_hh, bias_ih, bias_hh, unit of each layer.
 using LayerBuffers = std::vector<std::vector<OptionalBuffer>>;
 
 StackShape stack_shape(const Sizes& sizes);
@@ -128,8 +128,8 @@ std::vector<LayerParameters<P>> layer_parameters(const char* name, const CellSha
   std::vector<LayerParameters<P>> layers;
   for (Index l = 0; l < shape.L; ++l) {
     const std::vector<OptionalBuffer>& layer = buffers[std::size_t(l)];
-    if (layer.size() != 4)
-      throw std::invalid_argument(std::string(name) + ": expected 4 buffers per layer, got " +
+    if (layer.size() != 5)
+      throw std::invalid_argument(std::string(name) + ": expected 5 buffers per layer, got " +
                                   std::to_string(layer.size()));
     LayerParameters<P> p;
     const std::int64_t input_rows = checked_size(name, {cell.input_blocks, shape.H});
@@ -138,6 +138,7 @@ std::vector<LayerParameters<P>> layer_parameters(const char* name, const CellSha
     p.weight_hh = data<P>("weight_hh", layer[1], checked_size(name, {recurrent_rows, shape.H}));
     p.bias_ih = data<P>("bias_ih", layer[2], input_rows);
     p.bias_hh = data<P>("bias_hh", layer[3], recurrent_rows);
+    p.unit = data<P>("unit", layer[4], checked_size(name, {cell.unit_parameters, shape.H}));
     layers.push_back(p);
   }
   return layers;
@@ -147,8 +148,9 @@ std::vector<LayerParameters<P>> layer_parameters(const char* name, const CellSha
 template <class P>
 void require_weights(const CellShape& cell, const std::vector<LayerParameters<P>>& layers) {
   for (const LayerParameters<P>& layer : layers)
-    if (!layer.weight_ih || (cell.recurrent_blocks > 0 && !layer.weight_hh))
-      throw std::invalid_argument("weights: expected weight_ih and weight_hh of every layer, got none");
+    if (!layer.weight_ih || (cell.recurrent_blocks > 0 && !layer.weight_hh) ||
+        (cell.unit_parameters > 0 && !layer.unit))
+      throw std::invalid_argument("weights: expected weight_ih, weight_hh and unit of every layer, got none");
 }
 
 }  // namespace lsc::python

@@ -60,6 +60,8 @@ py::dict cells() {
     py::dict entry;
     entry["states"] = shape.states;
     entry["preactivations"] = shape.preactivations;
+    entry["unit_parameters"] = shape.unit_parameters;
+    entry["derived"] = int(shape.derived);
     entry["input_blocks"] = shape.input_blocks;
     entry["recurrent_blocks"] = shape.recurrent_blocks;
     table[name.c_str()] = entry;

@@ -3,10 +3,10 @@
 import importlib
 import pkgutil
 
-from lsc_ext.cells._base import CELLS, Cell, layer_step
+from lsc_ext.cells._base import CELLS, Cell, UnitParameter, all_states, layer_step
 
 for _module in pkgutil.iter_modules(__path__):
     if not _module.name.startswith("_"):
         importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["CELLS", "Cell", "layer_step"]
+__all__ = ["CELLS", "Cell", "UnitParameter", "all_states", "layer_step"]

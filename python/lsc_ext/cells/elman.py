@@ -5,13 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lsc_ext.cells._base import Cell, Step
+from lsc_ext.cells._base import Cell, Step, Tensors
 
 
 def _step(activation: Callable[[Tensor], Tensor]) -> Step:
-    def step(
-        input_gates: tuple[Tensor, ...], recurrent_gates: tuple[Tensor, ...], states: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
+    def step(input_gates: Tensors, recurrent_gates: Tensors, states: Tensors, unit: Tensors) -> Tensors:
         return (activation(input_gates[0] + recurrent_gates[0]),)
 
     return step

@@ -1,14 +1,11 @@
 """GRU in torch's form: gates r, z, n; r multiplies the recurrent product of n after its bias is added."""
 
 import torch
-from torch import Tensor
 
-from lsc_ext.cells._base import Cell
+from lsc_ext.cells._base import Cell, Tensors
 
 
-def _step(
-    input_gates: tuple[Tensor, ...], recurrent_gates: tuple[Tensor, ...], states: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
+def _step(input_gates: Tensors, recurrent_gates: Tensors, states: Tensors, unit: Tensors) -> Tensors:
     reset = torch.sigmoid(input_gates[0] + recurrent_gates[0])
     update = torch.sigmoid(input_gates[1] + recurrent_gates[1])
     candidate = torch.tanh(input_gates[2] + reset * recurrent_gates[2])

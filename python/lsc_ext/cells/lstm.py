@@ -1,14 +1,11 @@
 """LSTM with torch's gate order i, f, g, o; states h and c."""
 
 import torch
-from torch import Tensor
 
-from lsc_ext.cells._base import Cell
+from lsc_ext.cells._base import Cell, Tensors
 
 
-def _step(
-    input_gates: tuple[Tensor, ...], recurrent_gates: tuple[Tensor, ...], states: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
+def _step(input_gates: Tensors, recurrent_gates: Tensors, states: Tensors, unit: Tensors) -> Tensors:
     i, f, g, o = (a + b for a, b in zip(input_gates, recurrent_gates, strict=True))
     c = torch.sigmoid(f) * states[1] + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c

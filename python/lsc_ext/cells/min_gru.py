@@ -1,14 +1,11 @@
 """minGRU: update gate z and candidate see the input only, so the recurrence is diagonal."""
 
 import torch
-from torch import Tensor
 
-from lsc_ext.cells._base import Cell
+from lsc_ext.cells._base import Cell, Tensors
 
 
-def _step(
-    input_gates: tuple[Tensor, ...], recurrent_gates: tuple[Tensor, ...], states: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
+def _step(input_gates: Tensors, recurrent_gates: Tensors, states: Tensors, unit: Tensors) -> Tensors:
     update = torch.sigmoid(input_gates[0])
     return ((1 - update) * states[0] + update * input_gates[1],)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lsc_ext import ops
-from lsc_ext.cells import CELLS, layer_step
+from lsc_ext.cells import CELLS, all_states, layer_step
 from lsc_ext.operator import DIRECTIONS, JacobianOperator, Kernel, StepOperator, Trajectory, register_reader
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class Recurrent(nn.Module):
 
     Parameters are named and shaped as in ``torch.nn``: ``weight_ih_l{k}`` [input_blocks * H, I or H],
     ``weight_hh_l{k}`` [recurrent_blocks * H, H], ``bias_ih_l{k}``, ``bias_hh_l{k}``; a cell without recurrent products
-    has no ``*_hh_*``. They start uniform in +-1/sqrt(H).
+    has no ``*_hh_*``. They start uniform in +-1/sqrt(H). Parameters that each unit has of its own are named as the cell
+    names them, ``{name}_l{k}`` [H], and start where the cell says.
 
     Raises:
         ValueError: unknown cell, or a size below 1.
@@ -83,13 +84,24 @@ class Recurrent(nn.Module):
                 if blocks > 0 and bias:
                     rows = torch.empty(blocks * hidden_size, device=device, dtype=dtype)
                     self.register_parameter(f"bias_{part}_l{layer}", nn.Parameter(rows))
+            for own in shape.unit_parameters:
+                rows = torch.empty(hidden_size, device=device, dtype=dtype)
+                self.register_parameter(f"{own.name}_l{layer}", nn.Parameter(rows))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws every parameter uniformly from +-1/sqrt(H), as ``torch.nn`` does."""
+        """Draws weights and biases uniformly from +-1/sqrt(H), as ``torch.nn`` does, and the units' own parameters."""
         bound = 1 / math.sqrt(self.hidden_size)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+        ranges = {own.name: (own.low, own.high) for own in CELLS[self.cell].unit_parameters}
+        for name, parameter in self.named_parameters():
+            nn.init.uniform_(parameter, *ranges.get(name.rsplit("_l", 1)[0], (-bound, bound)))
+
+    def unit_parameters(self, layer: int) -> Tensor:
+        """What the cell reads as the parameters of its units, [Q, H]; none: no elements."""
+        names = CELLS[self.cell].unit_parameters
+        if not names:
+            return next(self.parameters()).new_empty(0)
+        return torch.stack([getattr(self, f"{own.name}_l{layer}") for own in names])
 
     def flatten_parameters(self) -> None:
         """Does nothing; ``torch.nn`` has it."""
@@ -98,7 +110,7 @@ class Recurrent(nn.Module):
     def all_weights(self) -> list[list[Tensor]]:
         """The parameters that exist, layer by layer."""
         flat = flat_weights(self, self.num_layers)
-        return [[w for w in flat[4 * k : 4 * k + 4] if w.numel() > 0] for k in range(self.num_layers)]
+        return [[w for w in ops.of_layer(flat, k) if w.numel() > 0] for k in range(self.num_layers)]
 
     def extra_repr(self) -> str:
         """What differs from the defaults."""
@@ -277,10 +289,13 @@ def cell_name(module: Any) -> str | None:
 
 
 def flat_weights(module: nn.Module, num_layers: int) -> list[Tensor]:
-    """weight_ih, weight_hh, bias_ih, bias_hh of each layer, read through attributes; absent ones have no elements."""
+    """The flat list of :mod:`lsc_ext.ops`, read through attributes; absent parameters have no elements."""
     absent = next(module.parameters()).new_empty(0)
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    return [getattr(module, f"{name}_l{layer}", absent) for layer in range(num_layers) for name in names]
+    flat = []
+    for layer in range(num_layers):
+        flat += [getattr(module, f"{name}_l{layer}", absent) for name in ops.PARAMETERS[:-1]]
+        flat.append(module.unit_parameters(layer) if isinstance(module, Recurrent) else absent)
+    return flat
 
 
 def prepare(module: Any, input: Tensor, hx: States | None) -> tuple[Tensor, Tensor, bool]:
@@ -340,8 +355,11 @@ class StackTrajectory(Trajectory):
         """time: all; depth and diagonal: all but the first; input: the first; output: the last."""
         if direction not in DIRECTIONS:
             raise ValueError(f"direction: expected one of {', '.join(DIRECTIONS)}, got {direction!r}")
+        in_time = CELLS[self.cell].in_time
         if direction == "time":
-            return range(self.num_layers)
+            return range(self.num_layers if in_time else 0)
+        if direction == "diagonal" and not in_time:
+            return range(0)
         if direction in ("depth", "diagonal"):
             return range(1, self.num_layers)
         return [0] if direction == "input" else [self.num_layers - 1]
@@ -358,9 +376,14 @@ class StackTrajectory(Trajectory):
             raise ValueError("readout: expected a module for direction 'output', got None")
         hidden = self.states.shape[4]
         states = self.states if self.through_states else self.states.detach()
-        after = states[layer, points[:, 0] + 1, :, points[:, 1]]  # [N, S, H]
-        parameters = list(readout.parameters()) if isinstance(readout, nn.Module) else []
-        return JacobianOperator(lambda s: readout(s[:, :hidden]), after.flatten(1), parameters)
+        cell = CELLS[self.cell]
+        derived = len(cell.states) - len(cell.free_states)
+        after = states[layer, points[:, 0] + 1, derived:, points[:, 1]]  # [N, V, H]
+        unit = ops.of_layer(self.weights, layer)[-1]
+        parameters: list[Tensor] = list(readout.parameters()) if isinstance(readout, nn.Module) else []
+        if derived:
+            parameters.append(unit)
+        return JacobianOperator(lambda s: readout(all_states(cell, s, unit)[:, :hidden]), after.flatten(1), parameters)
 
     def kernel(self, direction: str, layer: int) -> Kernel | None:
         """The weight whose scale moves this Jacobian: the recurrent one in time, the input's along depth."""
@@ -368,7 +391,9 @@ class StackTrajectory(Trajectory):
             return None
         recurrent = direction == "time"
         return Kernel(
-            self.module, f"weight_{'hh' if recurrent else 'ih'}_l{layer}", self.weights[4 * layer + int(recurrent)]
+            self.module,
+            f"weight_{'hh' if recurrent else 'ih'}_l{layer}",
+            ops.of_layer(self.weights, layer)[int(recurrent)],
         )
 
     def parameters(self) -> Iterator[nn.Parameter]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lsc_ext.cells import CELLS, Cell, layer_step
 
-Layer = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
+#: Weights, biases and parameters of the units of one layer, None for an absent one.
+Layer = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
 def recurrent(x: Tensor, initial: Tensor, weights: Sequence[Tensor], cell: str) -> Tensor:
@@ -23,7 +24,7 @@ def recurrent(x: Tensor, initial: Tensor, weights: Sequence[Tensor], cell: str) 
     Args:
         x: [T, B, I].
         initial: [L, S, B, H].
-        weights: four per layer: weight_ih, weight_hh, bias_ih, bias_hh; an absent one has no elements.
+        weights: five per layer: weight_ih, weight_hh, bias_ih, bias_hh, unit; an absent one has no elements.
         cell: the cell's name.
 
     Returns:
@@ -44,10 +45,11 @@ def recurrent(x: Tensor, initial: Tensor, weights: Sequence[Tensor], cell: str) 
 
 
 def layer_weights(weights: Sequence[Tensor], layer: int) -> Layer:
-    """The four parameters of a layer in float64, None for an absent one."""
-    ih, hh, bias_ih, bias_hh = (w.double() if w.numel() > 0 else None for w in weights[4 * layer : 4 * layer + 4])
+    """The parameters of a layer in float64, None for an absent one."""
+    own = weights[5 * layer : 5 * layer + 5]
+    ih, hh, bias_ih, bias_hh, unit = (w.double() if w.numel() > 0 else None for w in own)
     assert ih is not None
-    return ih, hh, bias_ih, bias_hh
+    return ih, hh, bias_ih, bias_hh, unit
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,7 @@ def run(model: Any, inputs: Tensor, initial_state: Any, through_states: bool) ->
     """Reads a layer's weights by attribute name and runs it; without ``through_states``, states are constants."""
     cell = CELLS[cell_name(model)]
     x = inputs.unsqueeze(1) if inputs.dim() == 2 else inputs.transpose(0, 1) if model.batch_first else inputs
-    absent = torch.zeros(0, dtype=torch.float64)
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    weights = [getattr(model, f"{name}_l{k}", absent) for k in range(model.num_layers) for name in names]
+    weights = [w for k in range(model.num_layers) for w in _layer_of(model, cell, k)]
     if initial_state is None:
         initial = x.new_zeros(model.num_layers, len(cell.states), x.shape[1], model.hidden_size)
     else:
@@ -76,6 +76,19 @@ def run(model: Any, inputs: Tensor, initial_state: Any, through_states: bool) ->
     if not through_states:
         x, states = x.detach(), states.detach()
     return Trajectory(cell, weights, x.double(), states)
+
+
+def _layer_of(model: Any, cell: Cell, layer: int) -> list[Tensor]:
+    absent = torch.zeros(0, dtype=torch.float64)
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    weights = [getattr(model, f"{name}_l{layer}", absent) for name in names]
+    if hasattr(model, f"tau_l{layer}"):  # spiking layers keep time constants, and no neuron excites itself
+        weights[1] = weights[1] - torch.diag(weights[1].diagonal())
+        decays = [(-1 / getattr(model, f"{name}_l{layer}")).exp() for name in ("tau", "tau_a")[: len(cell.states) - 1]]
+        others = [getattr(model, f"{own.name}_l{layer}") for own in cell.unit_parameters[len(decays) :]]
+        return [*weights, torch.stack([*decays, *others])]
+    own = [getattr(model, f"{parameter.name}_l{layer}") for parameter in cell.unit_parameters]
+    return [*weights, torch.stack(own) if own else absent]
 
 
 def cell_name(model: Any) -> str:

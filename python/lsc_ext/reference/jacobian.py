@@ -1,6 +1,6 @@
 """Step Jacobians as matrices, by automatic differentiation of the cell's step.
 
-Letters as in forward.py; n = S * H.
+Letters as in forward.py; n = V * H for the V states that are not derived from the others.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
-from lsc_ext.cells import layer_step
+from lsc_ext.cells import all_states, layer_step
 from lsc_ext.reference.forward import Trajectory, layer_weights
 
 Readout = Callable[[Tensor], Tensor]
 
 
-def layers_of(direction: str, num_layers: int) -> Sequence[int]:
+def layers_of(direction: str, num_layers: int, in_time: bool = True) -> Sequence[int]:
     """The layers that have Jacobians along ``direction``; raises ValueError for an unknown name."""
     table = {
-        "time": range(num_layers),
+        "time": range(num_layers if in_time else 0),
         "depth": range(1, num_layers),
-        "diagonal": range(1, num_layers),
+        "diagonal": range(1, num_layers if in_time else 1),
         "input": range(1),
         "output": range(num_layers - 1, num_layers),
     }
@@ -36,29 +36,35 @@ def jacobians(trajectory: Trajectory, direction: str, layer: int, t: int, readou
 
     Returns:
         [B, m, n]: [B, n, n] for "time" and "diagonal", [B, H, H] for "depth", [B, n, I] for "input", [B, O, n] for
-        "output".
+        "output"; [B, H, n] for "handed up", d y[t] / d s[t-1].
     """
     cell, hidden = trajectory.cell, trajectory.states.shape[-1]
-    before, after = (_flat(trajectory.states[layer, t + i]) for i in range(2))
+    derived = len(cell.states) - len(cell.free_states)
+    before, after = (_flat(trajectory.states[layer, t + i, derived:]) for i in range(2))
     fed = trajectory.x[t] if layer == 0 else trajectory.states[layer - 1, t + 1, 0]
 
     def step(inputs: Tensor, state: Tensor) -> Tensor:
-        return layer_step(cell, inputs, state, *layer_weights(trajectory.weights, layer))
+        weights = layer_weights(trajectory.weights, layer)
+        return layer_step(cell, inputs, all_states(cell, state, weights[4]), *weights)
 
     def along(argument: int) -> Tensor:
+        """Of all next states, [B, S * H, .]."""
         jacobian: Tensor = vmap(jacrev(step, argnums=argument))(fed, before)
         return jacobian
 
+    if direction == "handed up":
+        return along(1)[:, :hidden]
     if direction in ("time", "input"):
-        return along(1 if direction == "time" else 0)
+        return along(1 if direction == "time" else 0)[:, derived * hidden :]
     if direction == "depth":
         return along(0)[:, :hidden]
     if direction == "diagonal":  # the chain rule, so that what the layer is fed is one of the states
-        return along(0) @ jacobians(trajectory, "time", layer - 1, t)[:, :hidden]
+        return along(0)[:, derived * hidden :] @ jacobians(trajectory, "handed up", layer - 1, t)
     if readout is None:
         raise ValueError("readout: expected a module for direction 'output', got None")
     read = _in_double(readout)
-    jacobian: Tensor = vmap(jacrev(lambda state: read(state[:hidden])))(after)
+    unit = layer_weights(trajectory.weights, layer)[4]
+    jacobian: Tensor = vmap(jacrev(lambda state: read(all_states(cell, state, unit)[:hidden])))(after)
     return jacobian
 
 

@@ -99,7 +99,7 @@ def radii(
     time_steps, batch = trajectory.x.shape[:2]
     report = {}
     for direction in directions:
-        layers = layers_of(direction, trajectory.states.shape[0])
+        layers = layers_of(direction, trajectory.states.shape[0], trajectory.cell.in_time)
         measure = _frobenius_radius if direction in ("input", "output") else spectral_radius
         rows = [measure(jacobians(trajectory, direction, k, t, readout)) for k in layers for t in range(time_steps)]
         shape = (len(layers), time_steps, batch)

@@ -7,7 +7,7 @@ namespace lsc {
 inline namespace LSC_ISA {
 namespace cells::elman {
 
-struct Shape {
+struct Shape : GatedCell {
   static constexpr int kStates = 1;
   static constexpr int kPreactivations = 1;
   static constexpr Feed kFeeds[1] = {{0, 0}};
@@ -16,7 +16,7 @@ struct Shape {
 struct Tanh : Shape {
   static constexpr const char* kName = "rnn_tanh";
   template <class T>
-  LSC_HD static void step(const T* p, const T*, T* next) {
+  LSC_HD static void step(const T* p, const T*, const T*, T* next) {
     next[0] = tanh(p[0]);
   }
 };
@@ -24,7 +24,7 @@ struct Tanh : Shape {
 struct Relu : Shape {
   static constexpr const char* kName = "rnn_relu";
   template <class T>
-  LSC_HD static void step(const T* p, const T*, T* next) {
+  LSC_HD static void step(const T* p, const T*, const T*, T* next) {
     next[0] = relu(p[0]);
   }
 };
@@ -32,7 +32,7 @@ struct Relu : Shape {
 struct Sigmoid : Shape {
   static constexpr const char* kName = "rnn_sigmoid";
   template <class T>
-  LSC_HD static void step(const T* p, const T*, T* next) {
+  LSC_HD static void step(const T* p, const T*, const T*, T* next) {
     next[0] = sigmoid(p[0]);
   }
 };

@@ -7,14 +7,14 @@ namespace lsc {
 inline namespace LSC_ISA {
 namespace cells::gru {
 
-struct Gru {
+struct Gru : GatedCell {
   static constexpr const char* kName = "gru";
   static constexpr int kStates = 1;
   static constexpr int kPreactivations = 4;
   static constexpr Feed kFeeds[4] = {{0, 0}, {1, 1}, {2, kNone}, {kNone, 2}};
 
   template <class T>
-  LSC_HD static void step(const T* p, const T* s, T* next) {
+  LSC_HD static void step(const T* p, const T* s, const T*, T* next) {
     const T r = sigmoid(p[0]);
     const T z = sigmoid(p[1]);
     const T n = tanh(p[2] + r * p[3]);

@@ -7,14 +7,14 @@ namespace lsc {
 inline namespace LSC_ISA {
 namespace cells::lstm {
 
-struct Lstm {
+struct Lstm : GatedCell {
   static constexpr const char* kName = "lstm";
   static constexpr int kStates = 2;
   static constexpr int kPreactivations = 4;
   static constexpr Feed kFeeds[4] = {{0, 0}, {1, 1}, {2, 2}, {3, 3}};
 
   template <class T>
-  LSC_HD static void step(const T* p, const T* s, T* next) {
+  LSC_HD static void step(const T* p, const T* s, const T*, T* next) {
     const T i = sigmoid(p[0]);
     const T f = sigmoid(p[1]);
     const T g = tanh(p[2]);
