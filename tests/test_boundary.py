@@ -256,7 +256,7 @@ def test_matrices_that_do_not_fit_are_refused(shape):
 
 def test_callbacks_of_another_type_are_refused():
     with pytest.raises(TypeError):
-        _C.callback_operator("float64", 0, 0, (0, 0), (0, 0), None)
+        _C.callback_operator("float64", 0, 0, (0, 0), (0, 0), (0, 0), None)
 
 
 def test_gradients_of_too_many_pairs_are_refused():

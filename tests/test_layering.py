@@ -14,7 +14,10 @@ LAYERS = (
     ("ops",),
     ("operator",),
     ("spectral",),
+    ("trajectory",),
+    ("steps",),
     ("nn",),
+    ("step_model", "sequential", "submodule"),
     ("radii",),
     ("pretrain",),
     ("theory", "memory", "plot", "data"),
@@ -32,8 +35,8 @@ ONLY_BY = {
     "data": {"demo", "cli"},
     "testing": set(),
 }
-# A result draws itself: its `plot` method imports plot, which stands higher, when it is called.
-LAZY = {("pretrain", "plot")}
+# A result draws itself, and an operator reads a model: both import what stands higher when they are called.
+LAZY = {("pretrain", "plot"), ("operator", "trajectory")}
 CPP = {
     "csrc/include/lsc": ("lsc/",),
     "csrc/src/algorithms": ("lsc/", "algorithms/"),

@@ -361,5 +361,5 @@ def test_torch_layers_of_an_unsupported_kind_are_refused(model):
 
 
 def test_models_of_another_kind_are_refused():
-    with pytest.raises(TypeError, match="model: expected a torch.nn.RNN, GRU or LSTM .*, got Linear"):
+    with pytest.raises(TypeError, match="model: expected a torch.nn.RNN, GRU or LSTM, .*, got Linear"):
         measured(linear(4, 4), normal(2, 2, 4))

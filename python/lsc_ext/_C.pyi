@@ -6,7 +6,7 @@ from typing import Any
 
 # Address and number of elements of contiguous memory that the caller keeps alive.
 _Buffer = tuple[int, int]
-# weight_ih, weight_hh, bias_ih, bias_hh.
+# weight_ih, weight_hh, bias_ih, bias_hh, unit.
 _Layer = Sequence[_Buffer | None]
 
 class ResultBuffers:
@@ -75,7 +75,13 @@ def backward(
 ) -> None: ...
 def build_info() -> dict[str, Any]: ...
 def callback_operator(
-    dtype: str, points: int, n: int, v: _Buffer, out: _Buffer, function: Callable[[bool], object]
+    dtype: str,
+    points: int,
+    n: int,
+    index: _Buffer,
+    v: _Buffer,
+    out: _Buffer,
+    function: Callable[[bool, int], object],
 ) -> Operator: ...
 def cells() -> dict[str, dict[str, int]]: ...
 def forward(

@@ -7,7 +7,10 @@ from lsc_ext._C import build_info
 from lsc_ext.operator import JacobianOperator
 from lsc_ext.pretrain import PretrainConfig, PretrainResult, pretrain
 from lsc_ext.radii import RadiusReport, radii
+from lsc_ext.sequential import SequentialTrajectory as _SequentialTrajectory  # noqa: F401, reads nn.Sequential
 from lsc_ext.spectral import RadiusEstimate, Status, spectral_radius
+from lsc_ext.step_model import StepModel
+from lsc_ext.submodule import Submodule
 
 __version__ = _version("lsc_ext")
 
@@ -18,6 +21,8 @@ __all__ = [
     "RadiusEstimate",
     "RadiusReport",
     "Status",
+    "StepModel",
+    "Submodule",
     "build_info",
     "nn",
     "pretrain",

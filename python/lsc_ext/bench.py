@@ -21,6 +21,7 @@ import lsc_ext
 from lsc_ext import nn
 from lsc_ext.operator import StepOperator
 from lsc_ext.radii import radii
+from lsc_ext.trajectory import grid_points
 
 Say = Callable[[str], None]
 
@@ -204,7 +205,7 @@ def _power(operator: StepOperator) -> Any:
 
 def _compiled_arguments(model: Any, x: Tensor, layer: int, count: int) -> tuple[Any, ...]:
     trajectory = nn.StackTrajectory(model, x, None, False)
-    points = lsc_ext.operator.grid_points(x.shape[0], x.shape[1])[-count:]
+    points = grid_points(x.shape[0], x.shape[1])[-count:]
     return (trajectory.cell, x, trajectory.states, trajectory.gates, trajectory.weights, layer, "time", points)
 
 

@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(repair)
     defaults = PretrainConfig()
     repair.add_argument("--target", default=None, help="a number or 'unbalanced'; 1 for one layer, else 0.5, if absent")
-    repair.add_argument("--directions", nargs="+", choices=PRETRAINED_DIRECTIONS, default=list(defaults.directions))
+    repair.add_argument(
+        "--directions", nargs="+", choices=PRETRAINED_DIRECTIONS, default=None, help="the model's own, if absent"
+    )
     repair.add_argument(
         "--moves", nargs="+", choices=MOVES, default=list(defaults.moves), help="how weights are changed"
     )
@@ -212,7 +214,7 @@ def _pretrain(options: argparse.Namespace) -> int:
         model,
         x,
         target,
-        directions=tuple(options.directions),
+        directions=None if options.directions is None else tuple(options.directions),
         moves=tuple(options.moves),
         steps=options.steps,
         tolerance=options.tolerance,

@@ -5,30 +5,72 @@ Letters: N Jacobians ("points"), [m, n] the shape of each; K pairs of vectors.
 
 from __future__ import annotations
 
-import contextlib
 import weakref
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lsc_ext import _C, ops
 
 DIRECTIONS = ("time", "depth", "diagonal", "input", "output")
 
 
+class _Linearization:
+    """A batched function at some of its points; products by reverse passes over two kept graphs.
+
+    J' u is a reverse pass over the function. That pass is linear in u, so J v is a reverse pass over it. So no forward
+    mode is asked for, which custom ``autograd.Function``s rarely have, and nothing is evaluated twice.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], arguments: Sequence[Tensor], index: Tensor | None) -> None:
+        count = arguments[0].shape[0]
+        self.size = count if index is None else index.shape[0]
+        #: The row of each of all the points, -1 where it is not held; None where all are.
+        self.place: Tensor | None = None
+        if index is not None:
+            self.place = torch.full((count,), -1)
+            self.place[index] = torch.arange(self.size)
+        point, *data = (a.detach() if index is None else a.detach()[index] for a in arguments)
+        with torch.enable_grad():
+            self._point = point.detach().requires_grad_()
+            self.value = function(self._point, *data)
+            self._upstream = torch.zeros_like(self.value, requires_grad=True)
+            self._pulled = self._pull(self._upstream, keep_graph=True)
+
+    def _pull(self, u: Tensor, keep_graph: bool) -> Tensor | None:
+        if not self.value.requires_grad:
+            return None
+        (pulled,) = torch.autograd.grad(
+            self.value, self._point, u, retain_graph=True, create_graph=keep_graph, allow_unused=True
+        )
+        return pulled
+
+    def product(self, v: Tensor, transpose: bool) -> Tensor:
+        """J v, or J' v, for each of the points."""
+        if transpose:
+            pulled = self._pull(v, keep_graph=False)
+            return torch.zeros_like(self._point) if pulled is None else pulled
+        if self._pulled is None or not self._pulled.requires_grad:
+            return torch.zeros_like(self.value)
+        (pushed,) = torch.autograd.grad(self._pulled, self._upstream, v, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(self.value) if pushed is None else pushed
+
+
 class JacobianOperator:
     """N Jacobians [m, n] of a batched function, given by their products; no matrix is formed.
 
-    Built from a function, the products go through ``torch.func``. Subclasses bring their own.
+    Built from a function, the products are reverse passes of torch's autograd over all points at once, so the function
+    must be twice differentiable by it (a backward made of torch operations is). Subclasses bring their own.
 
     Args:
-        function: maps [N, n] to [N, m], row i of the result depending on row i of the argument alone.
+        function: maps [N, n] (and, one after the other, each of ``data``) to [N, m], row i of the result depending on
+            row i of the arguments alone.
         point: [N, n], where to differentiate.
-        parameters: tensors that ``function`` reads and that gradients of a radius are wanted for; ``point`` is one more
-            where it requires a gradient.
+        parameters: tensors that ``function`` reads and that gradients of a radius are wanted for; ``point`` and each of
+            ``data`` are more where they require a gradient.
+        data: tensors [N, ...], the rest of what each point needs.
 
     Raises:
         ValueError: ``point`` or what ``function`` returns is not two-dimensional, or their N differ.
@@ -46,16 +88,28 @@ class JacobianOperator:
     parameters: Sequence[Tensor] = ()
     #: Whether every Jacobian is diagonal, so that its radius has a closed form.
     is_diagonal = False
+    #: All eigenvalues [N, k] where they have a closed form; differentiable.
+    eigenvalues: Tensor | None = None
 
-    def __init__(self, function: Callable[[Tensor], Tensor], point: Tensor, parameters: Sequence[Tensor] = ()) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        point: Tensor,
+        parameters: Sequence[Tensor] = (),
+        data: Sequence[Tensor] = (),
+    ) -> None:
         if point.dim() != 2:
             raise ValueError(f"point: expected shape (N, n), got {tuple(point.shape)}")
-        self._function, self._point = function, point.detach()
-        self.parameters = (*parameters, point) if point.requires_grad else tuple(parameters)
-        self._at_point = point.requires_grad
         ops.dtype_name(point)
-        with torch.no_grad():
-            value = function(self._point)
+        for tensor in data:
+            if tensor.dim() < 1 or tensor.shape[0] != point.shape[0]:
+                raise ValueError(f"data: expected tensors of shape ({point.shape[0]}, ...), got {tuple(tensor.shape)}")
+        self._function = function
+        self._arguments = (point, *data)
+        self._read = tuple(parameters)
+        self.parameters = (*self._read, *(a for a in self._arguments if a.requires_grad))
+        self._held: _Linearization | None = None
+        value = self._linearized(None).value
         if value.dim() != 2 or value.shape[0] != point.shape[0]:
             raise ValueError(f"function: expected a result of shape ({point.shape[0]}, m), got {tuple(value.shape)}")
         self.num_points, self.columns = point.shape
@@ -67,17 +121,34 @@ class JacobianOperator:
         """Lets the compiled iteration call this operator's products."""
         if self.rows != self.columns:
             return
-        self._v, self._out = (torch.zeros(self.num_points, self.columns, dtype=self.dtype) for _ in range(2))
+        shape = (self.num_points, self.columns)
+        index = torch.zeros(self.num_points, dtype=torch.int64)
+        v, out = torch.zeros(shape, dtype=self.dtype), torch.zeros(shape, dtype=self.dtype)
         owner = weakref.ref(self)  # the compiled operator must not keep its owner alive
 
-        def fill(transpose: bool) -> None:
+        def fill(transpose: bool, count: int) -> None:
             held = owner()
             assert held is not None
-            held._out.copy_(held._product(held._v.clone(), transpose, None))
+            out[:count] = held._product(v[:count].clone(), transpose, index[:count].clone())
 
+        self._buffers = (index, v, out)
         self.compiled = _C.callback_operator(
-            ops.dtype_name(self._v), self.num_points, self.columns, ops.buffer(self._v), ops.buffer(self._out), fill
+            ops.dtype_name(v), *shape, ops.buffer(index), ops.buffer(v), ops.buffer(out), fill
         )
+
+    def _linearized(self, index: Tensor | None) -> _Linearization:
+        """At the points ``index``, or at more than them: at most twice as many. The last one is kept."""
+        held = self._held
+        if held is not None:
+            enough = held.place is None or (index is not None and bool((held.place[index] >= 0).all()))
+            if enough and (index is None or held.size <= 2 * index.shape[0]):
+                return held
+        self._held = _Linearization(self._function, self._arguments, index)
+        return self._held
+
+    def release(self) -> None:
+        """Forgets what is kept between products; the next product builds it again."""
+        self._held = None
 
     @staticmethod
     def from_model(
@@ -92,7 +163,7 @@ class JacobianOperator:
         """The Jacobians of a network's step along one direction of the grid, at every point of a trajectory.
 
         Args:
-            model: a ``torch.nn.RNN``, ``GRU`` or ``LSTM``, or a module of ``lsc_ext.nn``.
+            model: as for :func:`lsc_ext.radii`.
             inputs: what the model reads, in its own layout; [T, B, I] unless ``batch_first``.
             direction: "time", "depth", "diagonal", "input" or "output".
             layer: one layer, from 0; None for all that have the direction, one after the other.
@@ -106,6 +177,8 @@ class JacobianOperator:
             ValueError: unknown direction or layer; or "output" without ``readout``.
             TypeError: a model of another kind.
         """
+        from lsc_ext.trajectory import grid_points, trajectory_of
+
         trajectory = trajectory_of(model, inputs, initial_state)
         layers = trajectory.layers_of(direction)
         if layer is not None and layer not in layers:
@@ -124,13 +197,18 @@ class JacobianOperator:
         return (self.num_points, self.rows, self.columns)
 
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
-        point = self._point if index is None else self._point[index]
-        if transpose:
-            pull = torch.func.vjp(self._function, point)[1]
-            (result,) = pull(v)
-        else:
-            result = torch.func.jvp(self._function, (point,), (v,))[1]
-        return result.detach()  # type: ignore[no-any-return]
+        linearized = self._linearized(index)
+        if index is None:
+            return linearized.product(v, transpose).detach()
+        where = index if linearized.place is None else linearized.place[index]
+        rows = torch.full((linearized.size,), -1)
+        rows[where] = torch.arange(where.shape[0])
+        if int((rows >= 0).sum()) < where.shape[0]:  # a point twice: one row for each time
+            repeated = [a.detach()[index] for a in self._arguments]
+            return _Linearization(self._function, repeated, None).product(v, transpose).detach()
+        spread = v.new_zeros(linearized.size, v.shape[1])
+        spread[where] = v
+        return linearized.product(spread, transpose)[where].detach()
 
     def bilinear_gradients(self, left: Tensor, right: Tensor, index: Tensor) -> list[Tensor | None]:
         """Gradients of sum_k left[k]' J[index[k]] right[k] with respect to each of ``parameters``.
@@ -140,20 +218,23 @@ class JacobianOperator:
             right: [K, n].
             index: [K] int64.
         """
-        read = self.parameters[:-1] if self._at_point else self.parameters
-        wanted = [p for p in read if p.requires_grad]
+        wanted = [p for p in self._read if p.requires_grad]
         with torch.enable_grad():
-            point = self._point[index].detach().requires_grad_()
-            value = self._function(point)
-            (pulled,) = torch.autograd.grad(value, point, left, create_graph=True, allow_unused=True)
+            rows = [a[index].detach().requires_grad_(a.requires_grad or i == 0) for i, a in enumerate(self._arguments)]
+            value = self._function(*rows)
+            pulled = None
+            if value.requires_grad:
+                (pulled,) = torch.autograd.grad(value, rows[0], left, create_graph=True, allow_unused=True)
             if pulled is None or not pulled.requires_grad:
                 return [torch.zeros_like(p) for p in self.parameters]
-            found = torch.autograd.grad((pulled * right).sum(), [*wanted, point], allow_unused=True)
-        by_id = {id(p): g for p, g in zip(wanted, found[:-1], strict=True)}
-        gradients = [by_id.get(id(p)) for p in read]
-        if self._at_point:
-            whole = torch.zeros_like(self._point)
-            gradients.append(whole if found[-1] is None else whole.index_add_(0, index, found[-1]))
+            leaves = [*wanted, *(r for r in rows if r.requires_grad)]
+            found = torch.autograd.grad((pulled * right).sum(), leaves, allow_unused=True)
+        by_id = {id(leaf): g for leaf, g in zip(leaves, found, strict=True)}
+        gradients = [by_id.get(id(p)) for p in self._read]
+        for row, argument in zip(rows, self._arguments, strict=True):
+            if argument.requires_grad:
+                whole, change = torch.zeros_like(argument), by_id.get(id(row))
+                gradients.append(whole if change is None else whole.index_add_(0, index, change))
         return gradients
 
     def _checked(self, name: str, v: Tensor, size: int, index: Tensor | None) -> Tensor:
@@ -197,6 +278,9 @@ class JacobianOperator:
 
 class _CompiledOperator(JacobianOperator):
     """Products by the compiled module."""
+
+    def release(self) -> None:
+        """Nothing is kept."""
 
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
         index = None if index is None else index.to(torch.int64).contiguous()
@@ -334,6 +418,32 @@ class StepOperator(_CompiledOperator):
         return [grad_x, grad_states]
 
 
+class ConstantOperator(JacobianOperator):
+    """The same Jacobian at every point, as a linear layer has it: what is found for one holds for all.
+
+    Args:
+        one: the operator at one point.
+        num_points: N.
+    """
+
+    def __init__(self, one: JacobianOperator, num_points: int) -> None:
+        self.one, self.num_points = one, num_points
+        self.rows, self.columns, self.dtype, self.device = one.rows, one.columns, one.dtype, one.device
+        self.parameters, self.eigenvalues = one.parameters, one.eigenvalues
+        self._connect()
+
+    def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
+        return self.one._product(v, transpose, torch.zeros(v.shape[0], dtype=torch.int64))
+
+    def bilinear_gradients(self, left: Tensor, right: Tensor, index: Tensor) -> list[Tensor | None]:
+        """Those of the one Jacobian."""
+        return self.one.bilinear_gradients(left, right, torch.zeros_like(index))
+
+    def release(self) -> None:
+        """As the base."""
+        self.one.release()
+
+
 class ConcatenatedOperator(JacobianOperator):
     """Operators of one shape, one after the other."""
 
@@ -347,6 +457,7 @@ class ConcatenatedOperator(JacobianOperator):
         _, self.rows, self.columns = first.shape
         self.dtype, self.device = first.dtype, first.device
         self.parameters = tuple(p for part in parts for p in part.parameters)
+        self._held = None
         self._offsets = torch.tensor([0] + [part.num_points for part in parts]).cumsum(0).tolist()
 
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
@@ -379,6 +490,7 @@ class SubmatrixOperator(JacobianOperator):
         self.whole, self._rows, self._columns = whole, rows, columns
         self.num_points, self.rows, self.columns = whole.num_points, rows.numel(), columns.numel()
         self.dtype, self.device, self.parameters = whole.dtype, whole.device, whole.parameters
+        self._held = None
         self._connect()
 
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
@@ -398,76 +510,3 @@ def _embed(v: Tensor, where: Tensor, size: int) -> Tensor:
     whole = v.new_zeros(v.shape[0], size)
     whole[:, where] = v
     return whole
-
-
-class Kernel(NamedTuple):
-    """A weight by its name, and the tensor that operators differentiate: of a parametrised weight, its value."""
-
-    module: nn.Module
-    name: str
-    value: Tensor
-
-
-class Trajectory(ABC):
-    """A model run over inputs: the grid of points that it visited, and its Jacobians there."""
-
-    num_layers: int
-    time_steps: int
-    batch: int
-
-    @abstractmethod
-    def layers_of(self, direction: str) -> Sequence[int]:
-        """The layers that have Jacobians along ``direction``; raises ValueError for an unknown name."""
-
-    @abstractmethod
-    def operator(
-        self, direction: str, layer: int, points: Tensor, *, readout: Callable[[Tensor], Tensor] | None = None
-    ) -> JacobianOperator:
-        """The Jacobians of one layer at ``points`` [N, 2], pairs (t, b)."""
-
-    @abstractmethod
-    def kernel(self, direction: str, layer: int) -> Kernel | None:
-        """The weight whose scale moves this Jacobian; None where there is none."""
-
-
-TrajectoryReader = Callable[[Any, Tensor, Any, bool], Trajectory | None]
-_READERS: list[TrajectoryReader] = []
-
-
-def register_reader(reader: TrajectoryReader) -> None:
-    """Teaches :func:`trajectory_of` a kind of model; a reader returns None for a model that is not of its kind."""
-    _READERS.append(reader)
-
-
-def trajectory_of(model: Any, inputs: Tensor, initial_state: Any = None, through_states: bool = False) -> Trajectory:
-    """Runs ``model`` in eval mode over ``inputs``.
-
-    Raises:
-        TypeError: no reader knows the model.
-    """
-    for reader in _READERS:
-        trajectory = reader(model, inputs, initial_state, through_states)
-        if trajectory is not None:
-            return trajectory
-    raise TypeError(
-        f"model: expected a torch.nn.RNN, GRU or LSTM or a module of lsc_ext.nn, got {type(model).__qualname__}"
-    )
-
-
-@contextlib.contextmanager
-def eval_mode(*modules: Any) -> Iterator[None]:
-    """Puts modules into eval mode and each of their parts back into its own."""
-    parts = [part for module in modules if isinstance(module, nn.Module) for part in module.modules()]
-    modes = [part.training for part in parts]
-    try:
-        for part in parts:
-            part.training = False
-        yield
-    finally:
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode
-
-
-def grid_points(time_steps: int, batch: int) -> Tensor:
-    """All pairs (t, b), t-major: [T * B, 2]."""
-    return torch.cartesian_prod(torch.arange(time_steps), torch.arange(batch)).reshape(-1, 2)

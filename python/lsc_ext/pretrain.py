@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from lsc_ext.files import write_json
-from lsc_ext.operator import Kernel, eval_mode, grid_points, trajectory_of
 from lsc_ext.radii import RadiusReport, radii
 from lsc_ext.spectral import METHODS, RadiusEstimate, concatenate, estimate_radius
+from lsc_ext.submodule import Submodule
+from lsc_ext.trajectory import Kernel, eval_mode, grid_points, sample_dim, trajectory_of
 
 MOVES = ("gradient", "rescale")
 PRETRAINED_DIRECTIONS = ("time", "depth", "diagonal")
@@ -33,7 +33,8 @@ class PretrainConfig:
     """How :func:`pretrain` goes about it.
 
     Attributes:
-        directions: which Jacobians to bring to the target.
+        directions: which Jacobians to bring to the target; None for the model's own: time and depth, of layers with a
+            linear recurrence time and diagonal, of feed-forward ones depth.
         moves: "gradient" (AdamW on the mean squared distance of the radii to the target) and "rescale" (multiply a
             layer's kernel by target / measured radius, clipped); together, rescaling is damped by how far the kernel's
             scale moves the radius at all, so that it leaves alone what only the gates can change.
@@ -57,7 +58,7 @@ class PretrainConfig:
         seed: of the split, the batches, the points and the start vectors.
     """
 
-    directions: tuple[str, ...] = ("time", "depth")
+    directions: tuple[str, ...] | None = None
     moves: tuple[str, ...] = ("gradient", "rescale")
     steps: int = 300
     batch_size: int = 64
@@ -80,6 +81,8 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         for name, allowed in (("directions", PRETRAINED_DIRECTIONS), ("moves", MOVES)):
             given = getattr(self, name)
+            if given is None and name == "directions":
+                continue
             if isinstance(given, str):
                 raise TypeError(f"{name}: expected a sequence of names, got the string {given!r}")
             object.__setattr__(self, name, tuple(given))
@@ -187,7 +190,7 @@ def resolve_target(
 
     Args:
         target: a number for all; "unbalanced" for T / (L + T) in time and L / (L + T) elsewhere, which add to one; a
-            number for each direction; None for 1 with one layer and 0.5 with several.
+            number for each direction; None for 1 with one layer or without recurrence and 0.5 with several.
         directions: which directions.
         num_layers: L.
         time_steps: T.
@@ -196,7 +199,7 @@ def resolve_target(
         ValueError: a target that is not positive, or one that is missing or not asked for.
     """
     if target is None:
-        target = 1.0 if num_layers == 1 else 0.5
+        target = 1.0 if num_layers == 1 or "time" not in directions else 0.5
     if isinstance(target, str):
         if target != "unbalanced":
             raise ValueError(f"target: expected a number, 'unbalanced' or a mapping, got {target!r}")
@@ -226,10 +229,11 @@ def pretrain(
     """Brings the mean spectral radius of every layer to ``target`` by changing the model's weights in place.
 
     Args:
-        model: a ``torch.nn.RNN``, ``GRU`` or ``LSTM``, or a module of ``lsc_ext.nn``.
-        data: sequences in the model's own layout; a DataLoader or any iterable of them (or of tuples that begin with
-            them); None for standard normal ones, drawn afresh at every step.
-        target: 1.0, 0.5, "unbalanced", ``{"time": a, "depth": b}``, or None for 1 with one layer, 0.5 with several.
+        model: any that :func:`lsc_ext.radii` takes.
+        data: sequences (samples, for a feed-forward model) in the model's own layout; a DataLoader or any iterable of
+            them (or of tuples that begin with them); None for standard normal ones, drawn afresh at every step.
+        target: 1.0, 0.5, "unbalanced", ``{"time": a, "depth": b}``, or None for 1 with one layer or without recurrence,
+            0.5 with several.
         config: how; ``options`` are its fields by name and override it.
         progress: show a progress bar; None for only where standard error is a terminal.
         callback: called with each step's record.
@@ -252,11 +256,12 @@ def pretrain(
         if not bool(parameter.isfinite().all()):
             raise ValueError(f"model: expected finite weights, got NaN or infinity in {name}")
     source = _Sequences(model, data, settings)
-    trajectory = trajectory_of(model, source.held_out[:1] if source.batch_first else source.held_out[:, :1])
-    directions = tuple(d for d in settings.directions if len(trajectory.layers_of(d)) > 0)
+    trajectory = trajectory_of(model, source.held_out.narrow(source.sample_dim, 0, 1))
+    asked = trajectory.pretrained if settings.directions is None else settings.directions
+    directions = tuple(d for d in asked if len(trajectory.layers_of(d)) > 0)
     if not directions:
-        raise ValueError(f"directions: expected one that a model with one layer has, got {settings.directions}")
-    targets = resolve_target(target, directions, trajectory.num_layers, source.time_steps)
+        raise ValueError(f"directions: expected one that this model has, got {asked}")
+    targets = resolve_target(target, directions, trajectory.num_layers, trajectory.time_steps)
     certify: dict[str, Any] = {
         "directions": directions,
         "tol": settings.certify_tol,
@@ -296,76 +301,95 @@ class _Sequences:
     """Training batches and held-out sequences, both in the model's layout."""
 
     def __init__(self, model: Any, data: Tensor | Iterable[Any] | None, settings: PretrainConfig) -> None:
-        self.batch_first = bool(getattr(model, "batch_first", False))
+        self.sample_dim = sample_dim(model)
         self._batch_size = settings.batch_size
         self._generator = torch.Generator().manual_seed(settings.seed)
-        weight = next(iter(model.parameters()))
         self._fresh: Callable[[int], Tensor] | None = None
         if data is None:
-            size, steps = int(model.input_size), settings.time_steps
-
-            def fresh(count: int) -> Tensor:
-                x = torch.randn(steps, count, size, generator=self._generator, dtype=weight.dtype)
-                return self._in_layout(x)
-
-            self._fresh, self.time_steps = fresh, steps
-            self.held_out = fresh(settings.batch_size)
+            self._fresh = _random_inputs(model, settings, self._generator)
+            self.held_out = self._fresh(settings.batch_size)
             return
-        x = _gather(data, settings.max_sequences, self.batch_first)  # [T, N, I]
-        if x.shape[0] == 0 or x.shape[1] == 0:
+        one_sequence = hasattr(model, "batch_first") and not isinstance(model, Submodule)  # what [T, I] means
+        x = _gather(data, settings.max_sequences, self.sample_dim, one_sequence)
+        if x.numel() == 0:
             raise ValueError(f"data: expected at least one sequence of at least one step, got shape {tuple(x.shape)}")
         if not bool(x.isfinite().all()):
             raise ValueError("data: expected finite numbers, got NaN or infinity")
-        self.time_steps = x.shape[0]
-        if x.shape[1] == 1:
-            if x.shape[0] < 2:
+        count = x.shape[self.sample_dim]
+        if count == 1:
+            if self.sample_dim == 0 and not hasattr(model, "batch_first"):
+                raise ValueError("data: expected at least two samples, got one")
+            time_dim = 1 - self.sample_dim
+            steps = x.shape[time_dim]
+            if steps < 2:
                 raise ValueError("data: expected at least two steps of a single sequence, got one")
-            cut = x.shape[0] - max(1, round(settings.holdout * x.shape[0]))
-            held_out, self._training = x[cut:], x[:cut]
+            cut = steps - max(1, round(settings.holdout * steps))
+            self.held_out, self._training = x.narrow(time_dim, cut, steps - cut), x.narrow(time_dim, 0, cut)
         else:
-            order = torch.randperm(x.shape[1], generator=self._generator)
-            count = min(max(1, round(settings.holdout * x.shape[1])), x.shape[1] - 1)
-            held_out, self._training = x[:, order[:count]], x[:, order[count:]]
-        self.held_out = self._in_layout(held_out)
-
-    def _in_layout(self, x: Tensor) -> Tensor:
-        return x.transpose(0, 1).contiguous() if self.batch_first else x.contiguous()
+            order = torch.randperm(count, generator=self._generator)
+            kept = min(max(1, round(settings.holdout * count)), count - 1)
+            self.held_out = x.index_select(self.sample_dim, order[:kept])
+            self._training = x.index_select(self.sample_dim, order[kept:])
 
     def batch(self) -> Tensor:
         """The next training batch."""
         if self._fresh is not None:
             return self._fresh(self._batch_size)
-        count = self._training.shape[1]
+        count = self._training.shape[self.sample_dim]
         chosen = torch.randperm(count, generator=self._generator)[: self._batch_size]
-        return self._in_layout(self._training[:, chosen])
+        return self._training.index_select(self.sample_dim, chosen)
 
 
-def _gather(data: Tensor | Iterable[Any], limit: int, batch_first: bool) -> Tensor:
-    """Sequences as [T, N, I]; from an iterable, at most ``limit`` of them."""
+def _random_inputs(model: Any, settings: PretrainConfig, generator: torch.Generator) -> Callable[[int], Tensor]:
+    """Draws standard normal sequences (or samples, for a model without a time axis) for a model that says its width."""
+    width = getattr(model, "input_size", None)
+    if not isinstance(width, int):
+        raise ValueError(
+            f"data: expected sequences, got None for a model without input_size, {type(model).__qualname__}"
+        )
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+
+    def fresh(count: int) -> Tensor:
+        if not hasattr(model, "batch_first"):
+            return torch.randn(count, width, generator=generator, dtype=dtype)
+        x = torch.randn(settings.time_steps, count, width, generator=generator, dtype=dtype)
+        return x.transpose(0, 1).contiguous() if model.batch_first else x
+
+    return fresh
+
+
+def _gather(data: Tensor | Iterable[Any], limit: int, sample_dim: int, one_sequence: bool) -> Tensor:
+    """Sequences in one tensor; from an iterable, at most ``limit`` of them. [T, I] is one where ``one_sequence``."""
+
+    def batched(x: Tensor) -> Tensor:
+        return x.unsqueeze(sample_dim) if one_sequence and x.dim() == 2 else x
+
     if isinstance(data, Tensor):
-        batches = [data]
+        batches = [batched(data)]
     else:
         batches, held = [], 0
         for item in data:
             first = item[0] if isinstance(item, (tuple, list)) else item
             if not isinstance(first, Tensor):
                 raise TypeError(f"data: expected tensors or tuples that begin with one, got {type(first).__qualname__}")
-            batches.append(first)
-            held += first.shape[0 if batch_first else 1] if first.dim() == 3 else 1
+            batches.append(batched(first))
+            held += batches[-1].shape[sample_dim] if batches[-1].dim() > sample_dim else 1
             if held >= limit:
                 break
         if not batches:
             raise ValueError("data: expected at least one batch, got an empty iterable")
-    stacked = []
     for batch in batches:
-        if batch.dim() not in (2, 3):
-            raise ValueError(f"data: expected 2 (one sequence) or 3 dimensions, got shape {tuple(batch.shape)}")
-        stacked.append(batch.unsqueeze(1) if batch.dim() == 2 else batch.transpose(0, 1) if batch_first else batch)
-        if stacked[-1].shape[0] != stacked[0].shape[0]:
+        if batch.dim() < 2:
+            raise ValueError(f"data: expected at least 2 dimensions, got shape {tuple(batch.shape)}")
+        shapes = [list(b.shape) for b in (batch, batches[0])]
+        for shape in shapes:
+            shape[sample_dim] = 0
+        if shapes[0] != shapes[1]:
             raise ValueError(
-                f"data: expected sequences of one length, got {stacked[0].shape[0]} and {stacked[-1].shape[0]}"
+                f"data: expected sequences of one length and width, got batches of {tuple(batches[0].shape)} and "
+                f"{tuple(batch.shape)}"
             )
-    return torch.cat(stacked, dim=1).detach()
+    return torch.cat(batches, dim=sample_dim).detach()
 
 
 class _Loop:
@@ -471,7 +495,7 @@ class _Loop:
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
         for kernel, factor in factors:
-            _scale(kernel, factor)
+            kernel.scale(factor)
 
     def _rescale_factors(
         self, measured: dict[str, list[tuple[int, RadiusEstimate, Kernel | None]]]
@@ -482,36 +506,16 @@ class _Loop:
             for _, estimate, kernel in rows:
                 mean = estimate.mean()
                 level = float(mean.detach())
-                if kernel is None or level <= 0 or _is_frozen(kernel):
+                if kernel is None or level <= 0 or kernel.frozen:
                     continue
                 wanted = math.log(self.targets[direction] / level)
                 damping = 1.0
                 if mean.requires_grad:
                     # d log(mean radius) / d log(scale): 1 where the Jacobian is proportional to the kernel, 0 where the
                     # gates alone set the radius and no scale would help.
-                    (gradient,) = torch.autograd.grad(mean, kernel.value, retain_graph=True)
-                    damping = min(max(float((gradient * kernel.value.detach()).sum()) / level, 0.0), 1.0)
+                    damping = min(max(kernel.response(mean), 0.0), 1.0)
                 factors.append((kernel, math.exp(damping * min(max(wanted, -limit), limit))))
         return factors
-
-
-def _is_frozen(kernel: Kernel) -> bool:
-    module, name, _ = kernel
-    if parametrize.is_parametrized(module, name):
-        return not any(p.requires_grad for p in module.parametrizations[name].parameters())  # type: ignore[index,union-attr]
-    return not getattr(module, name).requires_grad
-
-
-def _scale(kernel: Kernel, factor: float) -> None:
-    module, name, _ = kernel
-    with torch.no_grad():
-        if not parametrize.is_parametrized(module, name):
-            getattr(module, name).mul_(factor)
-            return
-        wanted = getattr(module, name) * factor
-        setattr(module, name, wanted)
-        if not torch.allclose(getattr(module, name), wanted, rtol=1e-3):
-            raise ValueError(f"moves: expected no 'rescale', got it for {name}, whose parametrisation keeps its scale")
 
 
 class _ProgressBar:

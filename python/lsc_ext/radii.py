@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lsc_ext import ops
-from lsc_ext.operator import DIRECTIONS, JacobianOperator, SubmatrixOperator, eval_mode, grid_points, trajectory_of
+from lsc_ext.operator import DIRECTIONS, JacobianOperator, SubmatrixOperator
 from lsc_ext.spectral import (
     RadiusEstimate,
     check_options,
@@ -19,6 +19,7 @@ from lsc_ext.spectral import (
     frobenius_radius,
     seed_from,
 )
+from lsc_ext.trajectory import eval_mode, grid_points, trajectory_of
 
 SQUARES = ("frobenius", "subsample")
 IMPLEMENTATIONS = ("auto", "generic")
@@ -124,8 +125,11 @@ def radii(
     """The spectral radii of a network's own step Jacobians along a trajectory.
 
     Args:
-        model: a ``torch.nn.RNN``, ``GRU`` or ``LSTM``, or a module of ``lsc_ext.nn``. Dropout is off.
-        inputs: in the model's own layout: [T, B, I], [B, T, I] if batch_first, or [T, I].
+        model: a ``torch.nn.RNN``, ``GRU`` or ``LSTM``, a module of ``lsc_ext.nn``, a :class:`lsc_ext.StepModel`, an
+            ``nn.Sequential`` of such and of feed-forward or convolutional layers, or a :class:`lsc_ext.Submodule` of
+            another model. Dropout is off.
+        inputs: in the model's own layout: [T, B, I], [B, T, I] if batch_first, or [T, I]; samples [B, ...] for a
+            feed-forward model, which count as one step (T = 1).
         initial_state: as the model takes it; None for zeros.
         directions: among "time" d s[t,l] / d s[t-1,l], "depth" d y[t,l] / d y[t,l-1], "diagonal" d s[t,l] / d
             s[t-1,l-1], "input" d s[t,1] / d x[t], "output" d readout(y[t,L]) / d s[t,L]. s are all states of a layer,
@@ -139,9 +143,9 @@ def radii(
         through_states: False differentiates the explicit dependence on the weights, states being data; True adds the
             path through the trajectory.
         readout: maps [N, H] to [N, O], for "output".
-        square: how rectangular Jacobians ("input", "output") become one number: "frobenius", |J|_F / sqrt(max(m, n)),
-            the radius that a random square sub-matrix with independent entries would have; "subsample", the radius of
-            such a sub-matrix, rows or columns drawn once.
+        square: how rectangular Jacobians ("input", "output", and between layers of unequal width) become one number:
+            "frobenius", |J|_F / sqrt(max(m, n)), the radius that a random square sub-matrix with independent entries
+            would have; "subsample", the radius of such a sub-matrix, rows or columns drawn once.
 
     Returns:
         A :class:`RadiusReport`. Radii are differentiable with respect to the weights where gradients are enabled.
@@ -200,10 +204,10 @@ def _one(
     seed: int,
     square: str,
 ) -> RadiusEstimate:
-    if direction not in ("input", "output"):
+    if operator.rows == operator.columns and direction not in ("input", "output"):
         return estimate_radius(operator, method, num_matvecs, tol, seed)
     if square == "frobenius":
-        return frobenius_radius(operator)
+        return frobenius_radius(operator, tol=tol, seed=seed)
     size = min(operator.rows, operator.columns)
     generator = torch.Generator().manual_seed(seed)
     rows, columns = (

@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lsc_ext import _C, ops
-from lsc_ext.operator import ConcatenatedOperator, JacobianOperator, MatrixOperator
+from lsc_ext.operator import ConcatenatedOperator, ConstantOperator, JacobianOperator, MatrixOperator
 
 METHODS = ("auto", "krylov", "power", "dense")
 DENSE_LIMIT = 32  # largest n for which "auto" asks LAPACK
 DEFAULT_MATVECS = 600
 DEFAULT_POWER_MATVECS = 128
+FROBENIUS_LIMIT, FROBENIUS_SAMPLE = 1024, 256
 _GROWTH_FILTER, _GROWTH_STEPS = 32, 16
 
 
@@ -112,6 +113,16 @@ class RadiusEstimate:
         correction = 1 - measured / (layers * self.population)
         variance = clusters / (clusters - 1) * totals.square().sum() / measured**2
         return torch.as_tensor((variance * correction).sqrt())
+
+    def expand(self, count: int) -> RadiusEstimate:
+        """One point's tensors [1], repeated to [count]."""
+        names = ("radius", "residual", "status", "num_matvecs", "eigenvalue", "condition")
+        marks = self.growth_gradient
+        return replace(
+            self,
+            growth_gradient=marks.expand(count) if marks.numel() == 1 else marks,
+            **{name: getattr(self, name).expand(count) for name in names},
+        )
 
     def reshape(self, *shape: int) -> RadiusEstimate:
         """Every tensor in another shape."""
@@ -209,7 +220,9 @@ def concatenate(parts: Sequence[RadiusEstimate]) -> RadiusEstimate:
     offset = 0
     for part in parts:  # backward passes to come fill the parts' marks, so these become views of the whole
         count = part.growth_gradient.numel()
-        part.growth_gradient.set_(marks[offset : offset + count])  # type: ignore[call-overload]
+        one_for_all = count > 1 and part.growth_gradient.stride(0) == 0  # of a constant Jacobian; marked at its first
+        filled: Any = part.growth_gradient._base if one_for_all else part.growth_gradient
+        filled.set_(marks[offset : offset + (1 if one_for_all else count)])
         offset += count
     names = ("radius", "residual", "status", "num_matvecs", "eigenvalue", "condition")
     joined: dict[str, Any] = {name: torch.cat([getattr(p, name) for p in parts]) for name in names}
@@ -221,6 +234,11 @@ def estimate_radius(
     operator: JacobianOperator, method: str, num_matvecs: int | None, tol: float, seed: int
 ) -> RadiusEstimate:
     """:func:`spectral_radius` of one operator with square Jacobians, options checked, for a given seed."""
+    if isinstance(operator, ConstantOperator) and operator.num_points > 0:
+        one = estimate_radius(operator.one, method, num_matvecs, tol, seed)
+        return one.expand(operator.num_points)
+    if method == "auto" and operator.eigenvalues is not None:
+        return _from_eigenvalues(operator.eigenvalues)
     if method == "auto":
         exact = "dense" if operator.columns <= DENSE_LIMIT else "krylov"
         method = "closed form" if operator.is_diagonal else exact
@@ -236,6 +254,7 @@ def estimate_radius(
             found = _power(operator, budget, seed)
         else:
             found = _krylov(operator, budget, tol, seed, differentiable)
+    operator.release()
     estimate = found.estimate
     if not differentiable:
         return estimate
@@ -311,6 +330,29 @@ def _run_krylov(
         "krylov",
     )
     return estimate, found
+
+
+def _from_eigenvalues(values: Tensor) -> RadiusEstimate:
+    """All eigenvalues [N, k] are known, as differentiable functions of the parameters."""
+    count, dtype = values.shape[0], values.real.dtype
+    moduli = values.abs()
+    radius = moduli.amax(dim=1) if values.shape[1] else moduli.new_zeros(count)
+    with torch.no_grad():
+        largest = moduli.argmax(dim=1, keepdim=True) if values.shape[1] else None
+        leading = radius if largest is None else values.gather(1, largest).squeeze(1)
+        leading = leading.to(_complex(dtype))
+        finite = radius.isfinite()
+        zero = torch.where(finite, torch.zeros_like(radius), torch.full_like(radius, float("nan")))
+    return RadiusEstimate(
+        torch.where(finite, radius, torch.full_like(radius, float("nan"))),
+        zero,
+        torch.where(finite, Status.converged.value, Status.nonfinite.value).to(torch.uint8),
+        torch.zeros(count, dtype=torch.int32),
+        torch.where(leading.imag < 0, leading.conj(), leading),
+        zero + 1,
+        "closed form",
+        growth_gradient=torch.zeros(count, dtype=torch.bool),
+    )
 
 
 def _closed_form(operator: JacobianOperator) -> _Found:
@@ -418,40 +460,58 @@ def _normal(operator: JacobianOperator, seed: int) -> Tensor:
 
 
 @ops.uncompiled
-def frobenius_radius(operator: JacobianOperator) -> RadiusEstimate:
+def frobenius_radius(operator: JacobianOperator, *, tol: float = 1e-3, seed: int = 0) -> RadiusEstimate:
     """|J|_F / sqrt(max(m, n)): what the radius of a random square sub-matrix tends to for independent entries.
 
-    Exact, by min(m, n) products; differentiable with respect to the operator's ``parameters``.
+    Differentiable with respect to the operator's ``parameters``. Exact, by min(m, n) products, up to 1,024 of them.
+    With more, the rows (outputs) or columns of 256 positions stand for all, drawn by ``seed`` without replacement and
+    the same for every point; then ``residual`` is the relative standard error of that sampling, and a point has converged
+    where it is below ``tol``.
     """
+    if isinstance(operator, ConstantOperator) and operator.num_points > 0:
+        return frobenius_radius(operator.one, tol=tol, seed=seed).expand(operator.num_points)
     _refuse_tangents(operator)
-    dtype = operator.dtype
+    dtype, count = operator.dtype, operator.num_points
+    short = min(operator.rows, operator.columns)
+    positions = torch.arange(short)
+    if short > FROBENIUS_LIMIT:
+        positions = torch.randperm(short, generator=torch.Generator().manual_seed(seed))[:FROBENIUS_SAMPLE]
+    used = positions.shape[0]
     with torch.no_grad():
-        size = torch.zeros(operator.num_points, dtype=torch.float64)
-        for _, product, _ in _unit_products(operator):
-            size += product.double().square().sum(1)
-        radius = (size / max(operator.rows, operator.columns, 1)).sqrt().to(dtype)
+        size, squares = (torch.zeros(count, dtype=torch.float64) for _ in range(2))
+        for _, product, _ in _unit_products(operator, positions):
+            part = product.double().square().sum(1)
+            size += part
+            squares += part.square()
+        radius = (size * (short / max(used, 1)) / max(operator.rows, operator.columns, 1)).sqrt().to(dtype)
+        # Relative: the radius is a root, so half of the sum's; with the finite-population correction.
+        variance = (squares / max(used, 1) - (size / max(used, 1)).square()).clamp(min=0) * (1 - used / max(short, 1))
+        error = torch.where(size > 0, 0.5 * (variance * used).sqrt() / size, 0.0).to(dtype)
+    operator.release()
     finite = radius.isfinite()
     nan = torch.full_like(radius, float("nan"))
-    zero = torch.where(finite, torch.zeros_like(radius), nan)
+    status = torch.where(error < tol, Status.converged.value, Status.max_matvecs.value)
     estimate = RadiusEstimate(
         torch.where(finite, radius, nan),
-        zero,
-        torch.where(finite, Status.converged.value, Status.nonfinite.value).to(torch.uint8),
-        torch.full((operator.num_points,), min(operator.rows, operator.columns), dtype=torch.int32),
+        torch.where(finite, error, nan),
+        torch.where(finite, status, Status.nonfinite.value).to(torch.uint8),
+        torch.full((count,), used, dtype=torch.int32),
         nan.to(_complex(dtype)),
-        zero + 1,
-        "frobenius",
+        torch.where(finite, torch.ones_like(radius), nan),
+        "frobenius" if used == short else f"frobenius, {used} of {short}",
+        growth_gradient=torch.zeros(count, dtype=torch.bool),
     )
     if not (torch.is_grad_enabled() and any(p.requires_grad for p in operator.parameters)):
         return estimate
-    return replace(estimate, radius=_Radius.apply(_FrobeniusProblem(operator, estimate), *operator.parameters))  # type: ignore[no-untyped-call]
+    problem = _FrobeniusProblem(operator, estimate, positions)
+    return replace(estimate, radius=_Radius.apply(problem, *operator.parameters))  # type: ignore[no-untyped-call]
 
 
-def _unit_products(operator: JacobianOperator) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """(unit vectors, their products, whether transposed) through the shorter side of J."""
+def _unit_products(operator: JacobianOperator, positions: Tensor) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """(unit vectors, their products, whether transposed) at positions along the shorter side of J."""
     transpose = operator.rows < operator.columns
     count, short = operator.num_points, min(operator.rows, operator.columns)
-    for i in range(short):
+    for i in positions.tolist():
         unit = torch.zeros(count, short, dtype=operator.dtype)
         unit[:, i] = 1
         yield unit, operator.rmatvec(unit) if transpose else operator.matvec(unit), transpose
@@ -461,16 +521,18 @@ def _unit_products(operator: JacobianOperator) -> Iterator[tuple[Tensor, Tensor,
 class _FrobeniusProblem:
     operator: JacobianOperator
     estimate: RadiusEstimate
+    positions: Tensor
 
     def gradients(self, upstream: Tensor) -> list[Tensor | None]:
-        """D |J|_F / c = sum_i (J e_i)' dJ e_i / (c |J|_F), c = sqrt(max(m, n))."""
+        """D |J|_F / c = sum_i (J e_i)' dJ e_i / (c |J|_F), c = sqrt(max(m, n)); sampled i stand for all."""
         radius = self.estimate.radius
-        scale = max(self.operator.rows, self.operator.columns) * radius
+        share = self.positions.shape[0] / min(self.operator.rows, self.operator.columns)
+        scale = share * max(self.operator.rows, self.operator.columns) * radius
         usable = radius.isfinite() & (radius > 0)
         weight = torch.where(usable, upstream / torch.where(usable, scale, torch.ones_like(scale)), 0.0)
         index = torch.arange(self.operator.num_points)
         total: list[Tensor | None] = [torch.zeros_like(p) for p in self.operator.parameters]
-        for unit, product, transpose in _unit_products(self.operator):
+        for unit, product, transpose in _unit_products(self.operator, self.positions):
             weighted = product * weight.unsqueeze(1)
             pair = (unit, weighted) if transpose else (weighted, unit)
             found = self.operator.bilinear_gradients(*pair, index)

@@ -25,8 +25,11 @@ void estimate_radii(const Backend<T>& backend, const Operator<T>& jacobian, cons
     throw std::invalid_argument("operator: expected square Jacobians, got " + std::to_string(n) + " x " +
                                 std::to_string(jacobian.columns()));
   constexpr Index kTile = 24;
-  const int threads = jacobian.concurrent() ? backend.threads : 1;
-  const Index width = jacobian.concurrent() ? std::min(kTile, (count + threads - 1) / threads) : count;
+  // An operator that serves one caller at a time gets wide blocks from one worker, and the workers share what follows.
+  constexpr Index kWide = 1024;
+  const bool concurrent = jacobian.concurrent();
+  const int threads = concurrent ? backend.threads : 1;
+  const Index width = concurrent ? std::min(kTile, (count + threads - 1) / threads) : std::min(kWide, count);
   std::atomic<Index> queue{0};
   run_workers(threads, count, backend.poll, [&](int, const Poll& poll) {
     std::vector<std::unique_ptr<RadiusIteration<T>>> tile;
@@ -67,15 +70,21 @@ void estimate_radii(const Backend<T>& backend, const Operator<T>& jacobian, cons
         const bool transpose = (wanted == Product::rmatvec) != targets.transposed;
         jacobian.apply(transpose ? Product::rmatvec : Product::matvec, size, points.data(), block.data(),
                        product.data());
-        for (Index j = 0; j < size; ++j) {
-          RadiusIteration<T>& iteration = *tile[std::size_t(slots[std::size_t(j)])];
-          std::copy_n(product.data() + j * n, n, iteration.output());
-          iteration.advance();
-          if (!iteration.done()) continue;
-          const Index i = item[std::size_t(slots[std::size_t(j)])];
-          results[i] = iteration.result();
-          if (vectors) iteration.ritz_vector(vectors + i * 2 * n);
-        }
+        const auto take_in = [&](Index begin, Index end, const Poll&) {
+          for (Index j = begin; j < end; ++j) {
+            RadiusIteration<T>& iteration = *tile[std::size_t(slots[std::size_t(j)])];
+            std::copy_n(product.data() + j * n, n, iteration.output());
+            iteration.advance();
+            if (!iteration.done()) continue;
+            const Index i = item[std::size_t(slots[std::size_t(j)])];
+            results[i] = iteration.result();
+            if (vectors) iteration.ritz_vector(vectors + i * 2 * n);
+          }
+        };
+        if (concurrent)
+          take_in(0, size, poll);
+        else
+          parallel_ranges(useful_threads(backend.threads, 50.0 * double(size * n)), size, {}, take_in);
       }
     }
   });

@@ -1,5 +1,6 @@
 #include "python/operators.h"
 
+#include <algorithm>
 #include <memory>
 #include <variant>
 
@@ -10,13 +11,13 @@
 namespace lsc::python {
 namespace {
 
-// A Jacobian that only a Python function can multiply with: all N points at once, through two buffers that Python reads
-// and writes. `function(transpose)` reads v [N, columns or rows] and writes out.
+// A Jacobian that only a Python function can multiply with, for many points at once. `function(transpose, count)` reads
+// the first `count` rows of v [N, n] and of index [N], the point of each row, and writes those of out [N, n].
 template <class T>
 class CallbackOperator : public Operator<T> {
  public:
-  CallbackOperator(Index points, Index n, T* v, T* out, py::function function)
-      : points_(points), n_(n), v_(v), out_(out), function_(std::move(function)) {}
+  CallbackOperator(Index points, Index n, std::int64_t* index, T* v, T* out, py::function function)
+      : points_(points), n_(n), index_(index), v_(v), out_(out), function_(std::move(function)) {}
   ~CallbackOperator() override {
     const py::gil_scoped_acquire lock;
     function_ = py::function();
@@ -28,16 +29,21 @@ class CallbackOperator : public Operator<T> {
   bool concurrent() const override { return false; }
 
   void apply(Product product, Index count, const Index* point, const T* v, T* out) const override {
-    for (Index j = 0; j < count; ++j) std::copy_n(v + j * n_, n_, v_ + point[j] * n_);
-    {
-      const py::gil_scoped_acquire lock;
-      function_(product == Product::rmatvec);
+    for (Index begin = 0; begin < count; begin += points_) {
+      const Index size = std::min(points_, count - begin);
+      std::copy_n(point + begin, size, index_);
+      std::copy_n(v + begin * n_, size * n_, v_);
+      {
+        const py::gil_scoped_acquire lock;
+        function_(product == Product::rmatvec, size);
+      }
+      std::copy_n(out_, size * n_, out + begin * n_);
     }
-    for (Index j = 0; j < count; ++j) std::copy_n(out_ + point[j] * n_, n_, out + j * n_);
   }
 
  private:
   Index points_, n_;
+  std::int64_t* index_;
   T* v_;
   T* out_;
   py::function function_;
@@ -254,13 +260,14 @@ std::unique_ptr<AnyOperator> matrix_operator(const std::string& dtype, Index poi
   });
 }
 
-std::unique_ptr<AnyOperator> callback_operator(const std::string& dtype, Index points, Index n, const Buffer& v,
-                                               const Buffer& out, const py::function& function) {
+std::unique_ptr<AnyOperator> callback_operator(const std::string& dtype, Index points, Index n, const Buffer& index,
+                                               const Buffer& v, const Buffer& out, const py::function& function) {
   return dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     const std::int64_t size = checked_size("v", {points, n});
     std::unique_ptr<Operator<T>> held =
-        std::make_unique<CallbackOperator<T>>(points, n, data<T>("v", v, size), data<T>("out", out, size), function);
+        std::make_unique<CallbackOperator<T>>(points, n, data<std::int64_t>("index", index, points),
+                                              data<T>("v", v, size), data<T>("out", out, size), function);
     return std::make_unique<AnyOperator>(std::move(held));
   });
 }
@@ -289,8 +296,8 @@ void bind_operators(py::module_& module) {
              py::arg("t"), py::arg("b"), py::arg("count"), py::arg("threads"));
   module.def("matrix_operator", &matrix_operator, py::arg("dtype"), py::arg("points"), py::arg("rows"),
              py::arg("columns"), py::arg("matrices"));
-  module.def("callback_operator", &callback_operator, py::arg("dtype"), py::arg("points"), py::arg("n"), py::arg("v"),
-             py::arg("out"), py::arg("function"));
+  module.def("callback_operator", &callback_operator, py::arg("dtype"), py::arg("points"), py::arg("n"),
+             py::arg("index"), py::arg("v"), py::arg("out"), py::arg("function"));
 }
 
 }  // namespace lsc::python

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from lsc_ext import ops
-from lsc_ext.cells import CELLS, all_states, layer_step
-from lsc_ext.operator import DIRECTIONS, JacobianOperator, Kernel, StepOperator, Trajectory, register_reader
+from lsc_ext.cells import CELLS, layer_step
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -334,79 +333,3 @@ def prepare(module: Any, input: Tensor, hx: States | None) -> tuple[Tensor, Tens
             )
     stacked = torch.stack([s if batched else s.unsqueeze(1) for s in given], dim=1)
     return x, stacked, batched
-
-
-class StackTrajectory(Trajectory):
-    """A stack of compiled cells run over x."""
-
-    def __init__(self, module: Any, input: Tensor, hx: States | None, through_states: bool) -> None:
-        self.module, self.cell = module, cell_name(module) or ""
-        x, initial, _ = prepare(module, input, hx)
-        self.num_layers, self.time_steps, self.batch = module.num_layers, x.shape[0], x.shape[1]
-        self.through_states = through_states
-        with torch.set_grad_enabled(through_states and torch.is_grad_enabled()):
-            self.weights = flat_weights(module, module.num_layers)
-            self.x = x
-            self.states, self.gates = ops.recurrent(x, initial, self.weights, self.cell)
-        if not through_states and torch.is_grad_enabled():
-            self.weights = flat_weights(module, module.num_layers)  # parametrised weights need their graph
-
-    def layers_of(self, direction: str) -> Sequence[int]:
-        """time: all; depth and diagonal: all but the first; input: the first; output: the last."""
-        if direction not in DIRECTIONS:
-            raise ValueError(f"direction: expected one of {', '.join(DIRECTIONS)}, got {direction!r}")
-        in_time = CELLS[self.cell].in_time
-        if direction == "time":
-            return range(self.num_layers if in_time else 0)
-        if direction == "diagonal" and not in_time:
-            return range(0)
-        if direction in ("depth", "diagonal"):
-            return range(1, self.num_layers)
-        return [0] if direction == "input" else [self.num_layers - 1]
-
-    def operator(
-        self, direction: str, layer: int, points: Tensor, *, readout: Callable[[Tensor], Tensor] | None = None
-    ) -> JacobianOperator:
-        """See :class:`lsc_ext.operator.Trajectory`."""
-        if direction != "output":
-            return StepOperator(
-                self.cell, self.x, self.states, self.gates, self.weights, layer, direction, points, self.through_states
-            )
-        if readout is None:
-            raise ValueError("readout: expected a module for direction 'output', got None")
-        hidden = self.states.shape[4]
-        states = self.states if self.through_states else self.states.detach()
-        cell = CELLS[self.cell]
-        derived = len(cell.states) - len(cell.free_states)
-        after = states[layer, points[:, 0] + 1, derived:, points[:, 1]]  # [N, V, H]
-        unit = ops.of_layer(self.weights, layer)[-1]
-        parameters: list[Tensor] = list(readout.parameters()) if isinstance(readout, nn.Module) else []
-        if derived:
-            parameters.append(unit)
-        return JacobianOperator(lambda s: readout(all_states(cell, s, unit)[:, :hidden]), after.flatten(1), parameters)
-
-    def kernel(self, direction: str, layer: int) -> Kernel | None:
-        """The weight whose scale moves this Jacobian: the recurrent one in time, the input's along depth."""
-        if direction == "output" or (direction == "time" and CELLS[self.cell].recurrent_blocks == 0):
-            return None
-        recurrent = direction == "time"
-        return Kernel(
-            self.module,
-            f"weight_{'hh' if recurrent else 'ih'}_l{layer}",
-            ops.of_layer(self.weights, layer)[int(recurrent)],
-        )
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """What pre-training may change."""
-        return self.module.parameters()  # type: ignore[no-any-return]
-
-
-def _read_stack(model: Any, inputs: Tensor, initial_state: Any, through_states: bool) -> Trajectory | None:
-    if cell_name(model) is None:
-        return None
-    if isinstance(model, nn.RNNBase):
-        check_supported(model, training=False)
-    return StackTrajectory(model, inputs, initial_state, through_states)
-
-
-register_reader(_read_stack)

@@ -1,0 +1,174 @@
+"""A model run over inputs, and the Jacobians of its steps there.
+
+Letters: T time, B batch, L layers, N points (t, b).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from lsc_ext.operator import DIRECTIONS, JacobianOperator
+
+Readout = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Weights whose common scale moves a Jacobian.
+
+    Attributes:
+        weights: module and name of each.
+        values: the tensors that operators differentiate: of a parametrised weight, its value.
+    """
+
+    weights: tuple[tuple[nn.Module, str], ...]
+    values: tuple[Tensor, ...]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether one of the weights must not change."""
+        return any(_is_frozen(module, name) for module, name in self.weights)
+
+    def response(self, mean: Tensor) -> float:
+        """D log mean / d log scale."""
+        gradients = torch.autograd.grad(mean, self.values, retain_graph=True, allow_unused=True)
+        pairs = zip(gradients, self.values, strict=True)
+        return sum(float((g * v.detach()).sum()) for g, v in pairs if g is not None) / float(mean.detach())
+
+    def scale(self, factor: float) -> None:
+        """Multiplies every weight by ``factor``.
+
+        Raises:
+            ValueError: a parametrisation that keeps its scale.
+        """
+        with torch.no_grad():
+            for module, name in self.weights:
+                if not parametrize.is_parametrized(module, name):
+                    getattr(module, name).mul_(factor)
+                    continue
+                wanted = getattr(module, name) * factor
+                setattr(module, name, wanted)
+                if not torch.allclose(getattr(module, name), wanted, rtol=1e-3):
+                    raise ValueError(
+                        f"moves: expected no 'rescale', got it for {name}, whose parametrisation keeps its scale"
+                    )
+
+
+def _is_frozen(module: nn.Module, name: str) -> bool:
+    if parametrize.is_parametrized(module, name):
+        return not any(p.requires_grad for p in module.parametrizations[name].parameters())  # type: ignore[index,union-attr]
+    return not getattr(module, name).requires_grad
+
+
+def kernel_of(module: nn.Module, name: str, value: Tensor | None = None) -> Kernel:
+    """One weight; ``value``, the tensor that operators differentiate, is the weight itself unless given."""
+    return Kernel(((module, name),), (getattr(module, name) if value is None else value,))
+
+
+class Trajectory(ABC):
+    """A model run over inputs: the grid of points that it visited, and its Jacobians there."""
+
+    num_layers: int
+    time_steps: int
+    batch: int
+    #: What pre-training brings to a target unless it is told otherwise.
+    pretrained: tuple[str, ...] = ("time", "depth")
+
+    @abstractmethod
+    def layers_of(self, direction: str) -> Sequence[int]:
+        """The layers that have Jacobians along ``direction``; raises ValueError for an unknown name."""
+
+    @abstractmethod
+    def operator(
+        self, direction: str, layer: int, points: Tensor, *, readout: Readout | None = None
+    ) -> JacobianOperator:
+        """The Jacobians of one layer at ``points`` [N, 2], pairs (t, b)."""
+
+    @abstractmethod
+    def kernel(self, direction: str, layer: int) -> Kernel | None:
+        """The weights whose scale moves this Jacobian; None where there are none."""
+
+
+def check_direction(direction: str) -> None:
+    """Raises ValueError for an unknown name."""
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction: expected one of {', '.join(DIRECTIONS)}, got {direction!r}")
+
+
+TrajectoryReader = Callable[[Any, Any, Any, bool], "Trajectory | None"]
+_READERS: list[TrajectoryReader] = []
+_KINDS: list[type[nn.Module]] = []
+KNOWN_MODELS = (
+    "a torch.nn.RNN, GRU or LSTM, a module of lsc_ext.nn, a StepModel, an nn.Sequential of such and of feed-forward "
+    "layers, or a Submodule of another model"
+)
+
+
+def register_reader(reader: TrajectoryReader, *kinds: type[nn.Module]) -> None:
+    """Teaches :func:`trajectory_of` kinds of models; a reader returns None for a model that is not of its kind."""
+    _READERS.append(reader)
+    _KINDS.extend(kinds)
+
+
+def read(model: Any, inputs: Any, initial_state: Any = None, through_states: bool = False) -> Trajectory | None:
+    """As :func:`trajectory_of`; None where no reader knows the model."""
+    for reader in _READERS:
+        trajectory = reader(model, inputs, initial_state, through_states)
+        if trajectory is not None:
+            return trajectory
+    return None
+
+
+def trajectory_of(model: Any, inputs: Any, initial_state: Any = None, through_states: bool = False) -> Trajectory:
+    """Runs ``model`` in eval mode over ``inputs``.
+
+    Raises:
+        TypeError: no reader knows the model.
+    """
+    trajectory = read(model, inputs, initial_state, through_states)
+    if trajectory is None:
+        raise TypeError(f"model: expected {KNOWN_MODELS}, got {type(model).__qualname__}{_hint(model)}")
+    return trajectory
+
+
+def _hint(model: Any) -> str:
+    """Which parts of an unknown model could be measured."""
+    if not isinstance(model, nn.Module):
+        return ""
+    names = [repr(name) for name, part in model.named_modules() if name and isinstance(part, tuple(_KINDS))]
+    return f", which contains {', '.join(names)}: try Submodule(model, {names[0]})" if names else ""
+
+
+def sample_dim(model: Any) -> int:
+    """Which dimension of a model's inputs counts the samples: 0 with ``batch_first`` or without a time axis, else 1."""
+    if isinstance(model, nn.Sequential):
+        model = next((m for m in model.modules() if hasattr(m, "batch_first")), None)
+    return 0 if bool(getattr(model, "batch_first", True)) else 1
+
+
+@contextlib.contextmanager
+def eval_mode(*modules: Any) -> Iterator[None]:
+    """Puts modules into eval mode and each of their parts back into its own."""
+    wholes = [getattr(module, "whole", module) for module in modules if isinstance(module, nn.Module)]
+    parts = [part for whole in wholes for part in whole.modules()]
+    modes = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
+
+
+def grid_points(time_steps: int, batch: int) -> Tensor:
+    """All pairs (t, b), t-major: [T * B, 2]."""
+    return torch.cartesian_prod(torch.arange(time_steps), torch.arange(batch)).reshape(-1, 2)
