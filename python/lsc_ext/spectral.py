@@ -465,8 +465,8 @@ def frobenius_radius(operator: JacobianOperator, *, tol: float = 1e-3, seed: int
 
     Differentiable with respect to the operator's ``parameters``. Exact, by min(m, n) products, up to 1,024 of them.
     With more, the rows (outputs) or columns of 256 positions stand for all, drawn by ``seed`` without replacement and
-    the same for every point; then ``residual`` is the relative standard error of that sampling, and a point has converged
-    where it is below ``tol``.
+    the same for every point; then ``residual`` is the relative standard error of that sampling, and a point has
+    converged where it is below ``tol``.
     """
     if isinstance(operator, ConstantOperator) and operator.num_points > 0:
         return frobenius_radius(operator.one, tol=tol, seed=seed).expand(operator.num_points)

@@ -1,6 +1,7 @@
 """Layers on the compiled kernels. Those that torch.nn has too take its arguments, state dicts, inputs and outputs."""
 
+from lsc_ext.nn.initialization import INITIALIZATIONS, initialize
 from lsc_ext.nn.recurrent import GRU, LSTM, RNN, Recurrent, flat_weights
 from lsc_ext.nn.stack import StackTrajectory
 
-__all__ = ["GRU", "LSTM", "RNN", "Recurrent", "StackTrajectory", "flat_weights"]
+__all__ = ["GRU", "INITIALIZATIONS", "LSTM", "RNN", "Recurrent", "StackTrajectory", "flat_weights", "initialize"]
