@@ -14,10 +14,13 @@ Why a ``Function`` stands at the Autograd key: docs/design/0002.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lsc_ext import _C, ops
 
@@ -140,6 +143,16 @@ def _fold(tensor: Tensor, batch_dim: int | None, batch_size: int, at: int) -> Te
     return batched.flatten(at, at + 1)
 
 
+@contextlib.contextmanager
+def _outer_tangents(saved: tuple[Tensor | None, ...]) -> Iterator[list[Any]]:
+    """What a ``jvp`` saved, free of the tangent that it computes, while those of forward modes around it are kept.
+
+    torch calls a ``jvp`` with forward mode switched off, and one inside another would find its tangents constant.
+    """
+    with forward_ad._set_fwd_grad_enabled(True):
+        yield [None if tensor is None else forward_ad.unpack_dual(tensor).primal for tensor in saved]
+
+
 class _Scan(torch.autograd.Function):
     """Derivatives of the diagonal recurrence, by itself."""
 
@@ -177,16 +190,16 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        transition, initial, states = ctx.saved_tensors
-        by_transition, by_inputs, by_initial = tangents[:3]
-        terms = [] if by_inputs is None else [by_inputs]
-        if by_transition is not None:
-            if ctx.adjoint:
-                terms.append(_shifted(by_transition.conj() * states, None, ctx.reverse))
-            else:
-                terms.append(by_transition * _shifted(states, initial, ctx.reverse))
-        moved = _sum(terms) if terms else torch.zeros_like(states)
-        return _scan(transition, moved, by_initial, ctx.reverse, ctx.adjoint)
+        with _outer_tangents(ctx.saved_tensors) as (transition, initial, states):
+            by_transition, by_inputs, by_initial = tangents[:3]
+            terms = [] if by_inputs is None else [by_inputs]
+            if by_transition is not None:
+                if ctx.adjoint:
+                    terms.append(_shifted(by_transition.conj() * states, None, ctx.reverse))
+                else:
+                    terms.append(by_transition * _shifted(states, initial, ctx.reverse))
+            moved = _sum(terms) if terms else torch.zeros_like(states)
+            return _scan(transition, moved, by_initial, ctx.reverse, ctx.adjoint)
 
     @staticmethod
     def vmap(
@@ -214,7 +227,7 @@ class _Scan(torch.autograd.Function):
 
 def _by_block(rows: Tensor, blocks: Tensor) -> Tensor:
     """[T, B, K * m] as [K, T * B, m], ready for products with each of ``blocks`` [K, m, m]."""
-    return rows.unflatten(2, blocks.shape[:2]).flatten(0, 1).transpose(0, 1)
+    return rows.reshape(rows.shape[0] * rows.shape[1], *blocks.shape[:2]).transpose(0, 1)
 
 
 def _from_blocks(rows: Tensor, shape: torch.Size) -> Tensor:
@@ -253,14 +266,14 @@ class _BlockScan(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        blocks, initial, states = ctx.saved_tensors
-        by_blocks, by_inputs, by_initial = tangents[:3]
-        terms = [] if by_inputs is None else [by_inputs]
-        if by_blocks is not None:
-            before = _by_block(_shifted(states, initial, ctx.reverse), blocks)
-            terms.append(_from_blocks(before @ by_blocks.mT, states.shape))
-        moved = _sum(terms) if terms else torch.zeros_like(states)
-        return _block_scan(blocks, moved, by_initial, ctx.reverse)
+        with _outer_tangents(ctx.saved_tensors) as (blocks, initial, states):
+            by_blocks, by_inputs, by_initial = tangents[:3]
+            terms = [] if by_inputs is None else [by_inputs]
+            if by_blocks is not None:
+                before = _by_block(_shifted(states, initial, ctx.reverse), blocks)
+                terms.append(_from_blocks(before @ by_blocks.mT, states.shape))
+            moved = _sum(terms) if terms else torch.zeros_like(states)
+            return _block_scan(blocks, moved, by_initial, ctx.reverse)
 
     @staticmethod
     def vmap(
@@ -346,7 +359,7 @@ def scan(transition: Tensor, inputs: Tensor, initial: Tensor | None = None, *, r
         transition: a, [N] where it is the same at every step and for every sequence, or [T, B, N].
         inputs: b, [T, B, N].
         initial: h_0, [B, N]; None for zeros.
-        reverse: h_t = a_t h_{t+1} + b_t, from the last step to the first; ``initial`` is what the last step starts from.
+        reverse: h_t = a_t h_{t+1} + b_t, from the last step, which starts from ``initial``, to the first.
 
     Each is float32, float64, complex64 or complex128; they are promoted to one dtype. Differentiable to any order, in
     reverse and forward mode, under ``torch.func`` and ``torch.compile``. Work T B N, no matrix, nothing kept but the
