@@ -1,5 +1,17 @@
 """Layers on the compiled kernels. Those that torch.nn has too take its arguments, state dicts, inputs and outputs."""
 
+from lsc_ext.nn.linear import LRU, BlockDiagonalRNN, ComplexDiagonalRNN
 from lsc_ext.nn.recurrent import GRU, LSTM, RNN, Recurrent, flat_weights
+from lsc_ext.nn.residual import ResLRU
 
-__all__ = ["GRU", "LSTM", "RNN", "Recurrent", "flat_weights"]
+__all__ = [
+    "GRU",
+    "LRU",
+    "LSTM",
+    "RNN",
+    "BlockDiagonalRNN",
+    "ComplexDiagonalRNN",
+    "Recurrent",
+    "ResLRU",
+    "flat_weights",
+]
