@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("_C", "files"),
     ("ops",),
-    ("operator",),
+    ("operator", "scan"),
     ("spectral",),
     ("trajectory",),
     ("steps",),

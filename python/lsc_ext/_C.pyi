@@ -73,6 +73,16 @@ def backward(
     gradients: Sequence[_Layer],
     threads: int,
 ) -> None: ...
+def block_scan(
+    dtype: str,
+    sizes: Sequence[int],
+    blocks: _Buffer,
+    inputs: _Buffer,
+    initial: _Buffer | None,
+    states: _Buffer,
+    reverse: bool,
+    threads: int,
+) -> None: ...
 def build_info() -> dict[str, Any]: ...
 def callback_operator(
     dtype: str,
@@ -95,6 +105,18 @@ def forward(
     threads: int,
 ) -> None: ...
 def matrix_operator(dtype: str, points: int, rows: int, columns: int, matrices: _Buffer) -> Operator: ...
+def scan(
+    dtype: str,
+    sizes: Sequence[int],
+    transition: _Buffer,
+    inputs: _Buffer,
+    initial: _Buffer | None,
+    states: _Buffer,
+    constant: bool,
+    reverse: bool,
+    adjoint: bool,
+    threads: int,
+) -> None: ...
 def step_operator(
     cell: str,
     dtype: str,

@@ -32,6 +32,20 @@ struct LinearKernels {
   void (*multiply_add)(Index n, const T* a, const T* b, T* c);  // c += a b, element by element
 };
 
+// Linear recurrences of independent numbers, side by side in rows of n:
+//   h[t] = a[t] h[t - 1] + b[t] for t < steps, with h[-1] = before [n].
+// Row t of a lies at a + t * a_row, and so for b and h; a stride may be negative, or 0 for one row that serves, or
+// takes, every step. A complex number is two neighbours (re, im), and n counts both. What becomes of a number depends
+// on that number alone, bit for bit: any split of a row gives the same.
+template <class T>
+struct ScanKernels {
+  using Scan = void (*)(Index steps, Index n, const T* a, Index a_row, const T* b, Index b_row, const T* before, T* h,
+                        Index h_row);
+  Scan real;
+  Scan complex;
+  Scan conjugate;  // complex, by the conjugate of a
+};
+
 // One cell's per-unit function, over a row of H units. Within a row, pre-activation k of unit u is p[k * H + u], its
 // parameter k is w[k * H + u]; state j is s[j * state_stride + u]. S, P, Q as in lsc/cell.h.
 template <class T>

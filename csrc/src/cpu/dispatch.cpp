@@ -12,6 +12,8 @@ namespace lsc::cpu {
   namespace isa {                                   \
   extern const LinearKernels<float> linear_float;   \
   extern const LinearKernels<double> linear_double; \
+  extern const ScanKernels<float> scan_float;       \
+  extern const ScanKernels<double> scan_double;     \
   }
 LSC_DECLARE(portable)
 #if defined(LSC_HAVE_X86)
@@ -31,11 +33,12 @@ const std::vector<InstructionSet>& sets() {
          return bool(__builtin_cpu_supports("avx512f")) && bool(__builtin_cpu_supports("avx512vl")) &&
                 bool(__builtin_cpu_supports("avx512dq")) && bool(__builtin_cpu_supports("avx512bw"));
        },
-       &avx512::linear_float, &avx512::linear_double},
+       &avx512::linear_float, &avx512::linear_double, &avx512::scan_float, &avx512::scan_double},
       {"avx2", [] { return bool(__builtin_cpu_supports("avx2")) && bool(__builtin_cpu_supports("fma")); },
-       &avx2::linear_float, &avx2::linear_double},
+       &avx2::linear_float, &avx2::linear_double, &avx2::scan_float, &avx2::scan_double},
 #endif
-      {"portable", [] { return true; }, &portable::linear_float, &portable::linear_double},
+      {"portable", [] { return true; }, &portable::linear_float, &portable::linear_double, &portable::scan_float,
+       &portable::scan_double},
   };
   return all;
 }
@@ -125,6 +128,14 @@ const LinearKernels<float>& linear_kernels<float>() {
 template <>
 const LinearKernels<double>& linear_kernels<double>() {
   return *instruction_set().linear_double;
+}
+template <>
+const ScanKernels<float>& scan_kernels<float>() {
+  return *instruction_set().scan_float;
+}
+template <>
+const ScanKernels<double>& scan_kernels<double>() {
+  return *instruction_set().scan_double;
 }
 template <>
 const CellKernels<float>& cell_kernels<float>(const std::string& name) {

@@ -11,6 +11,8 @@ struct InstructionSet {
   bool (*supported)();
   const LinearKernels<float>* linear_float;
   const LinearKernels<double>* linear_double;
+  const ScanKernels<float>* scan_float;
+  const ScanKernels<double>* scan_double;
 };
 
 // A cell as one instruction set compiled it. Constant-initialised: a unit may hold instructions that this machine
@@ -49,6 +51,8 @@ std::vector<std::string> cell_names();
 
 template <class T>
 const LinearKernels<T>& linear_kernels();
+template <class T>
+const ScanKernels<T>& scan_kernels();
 template <class T>
 const CellKernels<T>& cell_kernels(const std::string& name);
 

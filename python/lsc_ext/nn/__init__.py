@@ -1,7 +1,22 @@
 """Layers on the compiled kernels. Those that torch.nn has too take its arguments, state dicts, inputs and outputs."""
 
 from lsc_ext.nn.initialization import INITIALIZATIONS, initialize
+from lsc_ext.nn.linear import LRU, BlockDiagonalRNN, ComplexDiagonalRNN
 from lsc_ext.nn.recurrent import GRU, LSTM, RNN, Recurrent, flat_weights
+from lsc_ext.nn.residual import ResLRU
 from lsc_ext.nn.stack import StackTrajectory
 
-__all__ = ["GRU", "INITIALIZATIONS", "LSTM", "RNN", "Recurrent", "StackTrajectory", "flat_weights", "initialize"]
+__all__ = [
+    "GRU",
+    "INITIALIZATIONS",
+    "LRU",
+    "LSTM",
+    "RNN",
+    "BlockDiagonalRNN",
+    "ComplexDiagonalRNN",
+    "Recurrent",
+    "ResLRU",
+    "StackTrajectory",
+    "flat_weights",
+    "initialize",
+]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lsc_ext import ops
 from lsc_ext.cells import CELLS, layer_step
+from lsc_ext.nn.arguments import check_sizes, check_state, checked_input
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -62,11 +63,7 @@ class Recurrent(nn.Module):
         super().__init__()
         if cell not in CELLS:
             raise ValueError(f"cell: expected one of {', '.join(sorted(CELLS))}, got {cell!r}")
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if not isinstance(size, int) or isinstance(size, bool):
-                raise TypeError(f"{name}: expected an int, got {type(size).__name__}")
-            if size < 1:
-                raise ValueError(f"{name}: expected at least 1, got {size}")
+        check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         self.cell, self.input_size, self.hidden_size, self.num_layers = cell, input_size, hidden_size, num_layers
         self.bias, self.batch_first = bias, batch_first
         shape = CELLS[cell]
@@ -299,21 +296,8 @@ def flat_weights(module: nn.Module, num_layers: int) -> list[Tensor]:
 
 def prepare(module: Any, input: Tensor, hx: States | None) -> tuple[Tensor, Tensor, bool]:
     """Checks the arguments of a forward call; returns x [T, B, I], initial states [L, S, B, H], and whether batched."""
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input: expected a torch.Tensor, got {type(input).__qualname__}")
-    if input.dim() not in (2, 3):
-        raise ValueError(f"input: expected 2 (unbatched) or 3 dimensions, got shape {tuple(input.shape)}")
-    batched = input.dim() == 3
-    if input.shape[-1] != module.input_size:
-        raise ValueError(f"input: expected input.size(-1) == input_size == {module.input_size}, got {input.shape[-1]}")
     weight = module.weight_ih_l0
-    if input.dtype != weight.dtype:
-        raise TypeError(f"input: expected {weight.dtype} as the weights are, got {input.dtype}; convert one of them")
-    if input.device != weight.device:
-        raise RuntimeError(f"input: expected device {weight.device} where the weights are, got {input.device}")
-    x = input if batched else input.unsqueeze(1)
-    if batched and module.batch_first:
-        x = x.transpose(0, 1)
+    x, batched = checked_input(module, input, weight)
     cell = CELLS[cell_name(module) or ""]
     layers, n_states, batch, hidden = module.num_layers, len(cell.states), x.shape[1], module.hidden_size
     if hx is None:
@@ -323,13 +307,6 @@ def prepare(module: Any, input: Tensor, hx: States | None) -> tuple[Tensor, Tens
         raise ValueError(f"hx: expected {n_states} state tensor(s) ({', '.join(cell.states)}), got {len(given)}")
     expected = (layers, batch, hidden) if batched else (layers, hidden)
     for name, state in zip(cell.states, given, strict=True):
-        if not isinstance(state, Tensor):
-            raise TypeError(f"hx ({name}): expected a torch.Tensor, got {type(state).__qualname__}")
-        if tuple(state.shape) != expected:
-            raise ValueError(f"hx ({name}): expected shape {expected}, got {tuple(state.shape)}")
-        if state.dtype != weight.dtype or state.device != weight.device:
-            raise TypeError(
-                f"hx ({name}): expected {weight.dtype} on {weight.device}, got {state.dtype} on {state.device}"
-            )
+        check_state(f"hx ({name})", state, expected, weight.dtype, weight.device)
     stacked = torch.stack([s if batched else s.unsqueeze(1) for s in given], dim=1)
     return x, stacked, batched

@@ -1,0 +1,208 @@
+// Linear recurrences over time: h_t = a_t h_{t-1} + b_t with a diagonal transition, h_t = A h_{t-1} + b_t with a block
+// diagonal one. Lanes, the B * N numbers of a step, never meet, so workers split them. Where there are too few to split
+// and many steps, workers take chunks of time instead: what each chunk does to the state that enters it, then the
+// states that enter, then each chunk again from there. Sizes alone decide this, so results are the same for any thread
+// count.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "algorithms/packed_matrix.h"
+
+namespace lsc {
+
+// inputs and states [T, B, N], initial [B, N]; in memory a complex number is (re, im).
+struct ScanShape {
+  Index T = 0, B = 0, N = 0;
+  bool complex = false;
+  bool reverse = false;   // from the last step to the first
+  bool constant = false;  // transition [N] instead of [T, B, N]
+  // Step by the conjugate of the transition that stands where the step leaves, not of where it arrives: the recurrence
+  // that carries gradients back. Takes no initial state.
+  bool adjoint = false;
+
+  // Numbers in a step.
+  Index row() const { return B * N * (complex ? 2 : 1); }
+};
+
+// Steps between two polls, for rows of so many numbers.
+inline Index steps_per_poll(Index numbers) { return std::max<Index>(1, 65536 / std::max<Index>(1, numbers)); }
+
+// The diagonal recurrence over memory that lies as ScanShape says, steps counted as they are taken.
+template <class T>
+class DiagonalScan {
+ public:
+  // Without an initial state (null) the first state is the first input, and no transition is read for it.
+  DiagonalScan(const Backend<T>& backend, const ScanKernels<T>& kernels, const ScanShape& shape, const T* transition,
+               const T* inputs, const T* initial, T* states)
+      : backend_(backend), shape_(shape), row_(shape.row()), initial_(initial) {
+    kernel_ = !shape.complex ? kernels.real : shape.adjoint ? kernels.conjugate : kernels.complex;
+    chain_ = shape.complex ? kernels.complex : kernels.real;
+    stride_ = shape.reverse ? -row_ : row_;
+    const Index first = shape.reverse && shape.T > 0 ? (shape.T - 1) * row_ : 0;
+    inputs_ = inputs + first;
+    states_ = states + first;
+    if (shape.constant) {
+      const Index numbers = shape.B > 0 ? row_ / shape.B : 0;
+      for (Index b = 0; b < shape.B; ++b) repeated_.insert(repeated_.end(), transition, transition + numbers);
+      transition_ = repeated_.data();
+    } else {
+      transition_ = transition + first;
+      transition_stride_ = stride_;
+    }
+  }
+
+  void run() const {
+    if (shape_.T == 0 || row_ == 0) return;
+    if (row_ < kFewNumbers && shape_.T * row_ >= kLongWork) {
+      if (!run_chunks())
+        run_workers(1, 1, backend_.poll,
+                    [&](int, const Poll& poll) { run_steps(0, shape_.T, 0, row_, initial_, poll); });
+      return;
+    }
+    const Index units = (row_ + kUnit - 1) / kUnit;
+    const int threads = useful_threads(backend_.threads, operations());
+    parallel_ranges(threads, units, backend_.poll, [&](Index begin, Index end, const Poll& poll) {
+      for (Index unit = begin; unit < end; unit += kTileUnits)
+        run_steps(0, shape_.T, unit * kUnit, std::min({(unit + kTileUnits) * kUnit, end * kUnit, row_}), initial_,
+                  poll);
+    });
+  }
+
+ private:
+  // Numbers to a cache line and to what a worker walks through time at once, so that a step finds the last in L1.
+  static constexpr Index kUnit = 64 / Index(sizeof(T)), kTileUnits = 64;
+  static constexpr Index kFewNumbers = 8 * kUnit, kLongWork = 1 << 19, kChunkNumbers = 1 << 16;
+
+  double operations() const { return 4.0 * double(shape_.T) * double(row_); }
+  const T* transition_at(Index t) const { return transition_ + (shape_.adjoint ? t - 1 : t) * transition_stride_; }
+
+  // States of steps [first, last), numbers [begin, end) of each row; `before` [row] is the state they start from.
+  void run_steps(Index first, Index last, Index begin, Index end, const T* before, const Poll& poll) const {
+    const Index n = end - begin, block = steps_per_poll(n);
+    if (!before && first < last) {
+      std::copy_n(inputs_ + first * stride_ + begin, n, states_ + first * stride_ + begin);
+      before = states_ + first * stride_;
+      ++first;
+    }
+    for (Index t = first; t < last; t += block) {
+      if (poll()) return;
+      const Index steps = std::min(block, last - t);
+      kernel_(steps, n, transition_at(t) + begin, transition_stride_, inputs_ + t * stride_ + begin, stride_,
+              before + begin, states_ + t * stride_ + begin, stride_);
+      before = states_ + (t + steps - 1) * stride_;
+    }
+  }
+
+  // What steps [first, last) do to a state h that enters: product h + end, both [row].
+  void summarise(Index first, Index last, const T* zeros, T* product, T* end, const Poll& poll) const {
+    std::fill(end, end + row_, T(0));
+    for (Index i = 0; i < row_; ++i) product[i] = shape_.complex && i % 2 == 1 ? T(0) : T(1);
+    const Index block = steps_per_poll(row_);
+    for (Index t = first; t < last; t += block) {
+      if (poll()) return;
+      const Index steps = std::min(block, last - t);
+      kernel_(steps, row_, transition_at(t), transition_stride_, inputs_ + t * stride_, stride_, end, end, 0);
+      kernel_(steps, row_, transition_at(t), transition_stride_, zeros, 0, product, product, 0);
+    }
+  }
+
+  // False, with nothing settled, where a product overflows: a state of zero would have become NaN.
+  bool run_chunks() const {
+    const Index length = std::max<Index>(1, kChunkNumbers / row_), chunks = (shape_.T + length - 1) / length;
+    const int threads = useful_threads(backend_.threads, operations());
+    std::vector<T> zeros(std::size_t(row_), T(0));
+    std::vector<T> products(std::size_t(chunks * row_)), ends(std::size_t(chunks * row_));
+    const auto last = [&](Index chunk) { return std::min((chunk + 1) * length, shape_.T); };
+    // The first chunk knows what enters it, and nobody asks what the last one does.
+    parallel_ranges(threads, chunks - 1, backend_.poll, [&](Index begin, Index end, const Poll& poll) {
+      for (Index chunk = begin; chunk < end; ++chunk) {
+        if (chunk == 0)
+          run_steps(0, last(0), 0, row_, initial_, poll);
+        else
+          summarise(chunk * length, last(chunk), zeros.data(), products.data() + chunk * row_,
+                    ends.data() + chunk * row_, poll);
+      }
+    });
+    const auto finite = [](const std::vector<T>& values) {
+      return std::all_of(values.begin(), values.end(), [](T value) { return std::isfinite(value); });
+    };
+    if (!finite(products) || !finite(ends)) return false;
+    std::copy_n(states_ + (length - 1) * stride_, row_, ends.data());
+    for (Index chunk = 1; chunk + 1 < chunks; ++chunk) {
+      T* entered = ends.data() + chunk * row_;  // becomes what enters the next chunk
+      chain_(1, row_, products.data() + chunk * row_, 0, entered, 0, entered - row_, entered, 0);
+    }
+    parallel_ranges(threads, chunks - 1, backend_.poll, [&](Index begin, Index end, const Poll& poll) {
+      for (Index chunk = begin + 1; chunk < end + 1; ++chunk)
+        run_steps(chunk * length, last(chunk), 0, row_, ends.data() + (chunk - 1) * row_, poll);
+    });
+    return true;
+  }
+
+  const Backend<T>& backend_;
+  ScanShape shape_;
+  Index row_, stride_ = 0, transition_stride_ = 0;
+  typename ScanKernels<T>::Scan kernel_, chain_;
+  std::vector<T> repeated_;
+  const T *transition_ = nullptr, *inputs_ = nullptr, *initial_;
+  T* states_ = nullptr;
+};
+
+// inputs and states [T, B, K m], initial [B, K m] or null for zeros, blocks [K, m, m].
+struct BlockScanShape {
+  Index T = 0, B = 0, K = 0, m = 0;
+  bool complex = false;
+  bool reverse = false;
+};
+
+// A block as a matrix of real numbers on interleaved vectors: entry z becomes ((re, -im), (im, re)).
+template <class T>
+std::vector<T> real_block(const BlockScanShape& shape, const T* block) {
+  const Index m = shape.m;
+  if (!shape.complex) return std::vector<T>(block, block + m * m);
+  std::vector<T> real(std::size_t(4 * m * m));
+  for (Index i = 0; i < m; ++i)
+    for (Index j = 0; j < m; ++j) {
+      const T re = block[2 * (i * m + j)], im = block[2 * (i * m + j) + 1];
+      T* entry = real.data() + 4 * i * m + 2 * j;
+      entry[0] = entry[2 * m + 1] = re;
+      entry[1] = -im;
+      entry[2 * m] = im;
+    }
+  return real;
+}
+
+// Workers split the K * B pairs of a block and a sequence.
+template <class T>
+void block_scan(const Backend<T>& backend, const BlockScanShape& shape, const T* blocks, const T* inputs,
+                const T* initial, T* states) {
+  const Index T_ = shape.T, B = shape.B, m = shape.m * (shape.complex ? 2 : 1), step = shape.K * m, row = B * step;
+  if (T_ == 0 || row == 0) return;
+  std::vector<PackedMatrix<T>> packed;
+  for (Index k = 0; k < shape.K; ++k) {
+    const std::vector<T> block = real_block(shape, blocks + k * shape.m * m);
+    packed.emplace_back(backend.linear, m, m, block.data(), 1, m);
+  }
+  const Index stride = shape.reverse ? -row : row, first = shape.reverse ? (T_ - 1) * row : 0;
+  const double operations = 2.0 * double(T_ * row) * double(m);
+  parallel_ranges(useful_threads(backend.threads, operations), shape.K * B, backend.poll,
+                  [&](Index begin, Index end, const Poll& poll) {
+                    for (Index k = begin / B; k * B < end; ++k) {
+                      const Index b = std::max<Index>(begin - k * B, 0), rows = std::min(end - k * B, B) - b;
+                      const Index offset = b * step + k * m;
+                      const T* before = initial ? initial + offset : nullptr;
+                      for (Index t = 0; t < T_; ++t) {
+                        if (poll()) return;
+                        const T* source = inputs + first + t * stride + offset;
+                        T* target = states + first + t * stride + offset;
+                        for (Index i = 0; i < rows; ++i) std::copy_n(source + i * step, m, target + i * step);
+                        if (before) packed[std::size_t(k)].multiply(rows, before, step, 1, target, step, true);
+                        before = target;
+                      }
+                    }
+                  });
+}
+
+}  // namespace lsc
