@@ -1,5 +1,6 @@
 """Layers on the compiled kernels. Those that torch.nn has too take its arguments, state dicts, inputs and outputs."""
 
+from lsc_ext.nn.convert import convert
 from lsc_ext.nn.initialization import INITIALIZATIONS, initialize
 from lsc_ext.nn.linear import LRU, BlockDiagonalRNN, ComplexDiagonalRNN
 from lsc_ext.nn.recurrent import GRU, LSTM, RNN, Recurrent, flat_weights
@@ -17,6 +18,7 @@ __all__ = [
     "Recurrent",
     "ResLRU",
     "StackTrajectory",
+    "convert",
     "flat_weights",
     "initialize",
 ]

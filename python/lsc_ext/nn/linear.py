@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lsc_ext import ops
-from lsc_ext.nn.arguments import check_sizes, check_state, checked_input
+from lsc_ext.nn.arguments import check_int, check_state, time_first
 from lsc_ext.scan import block_scan, scan
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
@@ -45,7 +45,14 @@ class LinearRecurrent(nn.Module):
     ) -> None:
         super().__init__()
         state_size = hidden_size if state_size is None else state_size
-        check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, state_size=state_size)
+        sizes = {
+            "input_size": input_size,
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "state_size": state_size,
+        }
+        for name, size in sizes.items():
+            check_int(name, size, 1)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.state_size, self.batch_first = state_size, batch_first
 
@@ -139,7 +146,7 @@ class LinearRecurrent(nn.Module):
             TypeError: a dtype is wrong, or ``input`` is not a tensor.
             RuntimeError: mixed devices.
         """
-        x, batched = checked_input(self, input, self.D_l0)  # type: ignore[arg-type]
+        x, batched = time_first(self, input, self.D_l0, None)  # type: ignore[arg-type]
         initial = initial_states(hx, self.num_layers, x, self.state_size, self._state_dtype, batched)
         last = []
         for layer in range(self.num_layers):
@@ -426,7 +433,7 @@ class BlockDiagonalRNN(LinearRecurrent):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, num_layers, state_size, batch_first)
-        check_sizes(heads=heads)
+        check_int("heads", heads, 1)
         if self.state_size % heads != 0:
             raise ValueError(f"heads: expected a divisor of state_size == {self.state_size}, got {heads}")
         _check_moduli(min_modulus, max_modulus)

@@ -1,26 +1,31 @@
 """Recurrent layers with the interface of ``torch.nn``, on the compiled kernels.
 
-Letters: T time, B batch, I input size, H hidden size, L layers, S state variables per unit.
+Letters: T time, B batch, I input size, H hidden size, L layers, D directions (1 or 2), S state variables per unit, P
+projection size, N rows of packed data. F is what a layer hands up: H, or P with a projection.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from lsc_ext import ops
-from lsc_ext.cells import CELLS, layer_step
-from lsc_ext.nn.arguments import check_sizes, check_state, checked_input
+from lsc_ext.cells import CELLS, Cell, layer_step
+from lsc_ext.nn.arguments import States, check_features, check_int, check_states, read, time_first
+from lsc_ext.nn.counterpart import counterpart
+from lsc_ext.nn.eager import run_stack
+from lsc_ext.nn.precision import autocast_type, round_weights, rounded
+from lsc_ext.nn.sequences import Initial, Packed, Sequences, Steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-States = Tensor | tuple[Tensor, ...]
 
 for _name, _cell in CELLS.items():
     ops.register_torch_step(_name, functools.partial(layer_step, _cell))
@@ -36,17 +41,28 @@ class Recurrent(nn.Module):
         num_layers: L.
         bias: whether layers have biases.
         batch_first: whether inputs and outputs are [B, T, .] instead of [T, B, .].
+        dropout: probability of zeroing what a layer hands up to the next one, in training.
+        bidirectional: whether each layer has a second direction, from the end to the start; then D = 2.
+        proj_size: P, for the cell lstm: layers hand up and feed back P numbers, ``weight_hr_l{k}`` times their H; 0 for
+            no projection. The kernel runs on the unprojected state with ``W_hh W_hr`` [4 H, H] in place of ``W_hh``
+            [4 H, P]: H / P times the arithmetic of a recurrent product that knew P, so a small P saves parameters and
+            not time. Where initial states are given, the first step is done in plain torch.
         device: of the parameters.
         dtype: of the parameters, float32 or float64.
 
-    Parameters are named and shaped as in ``torch.nn``: ``weight_ih_l{k}`` [input_blocks * H, I or H],
-    ``weight_hh_l{k}`` [recurrent_blocks * H, H], ``bias_ih_l{k}``, ``bias_hh_l{k}``; a cell without recurrent products
-    has no ``*_hh_*``. They start uniform in +-1/sqrt(H). Parameters that each unit has of its own are named as the cell
-    names them, ``{name}_l{k}`` [H], and start where the cell says.
+    Parameters are named, shaped and ordered as in ``torch.nn``: ``weight_ih_l{k}`` [input_blocks * H, I or D * F],
+    ``weight_hh_l{k}`` [recurrent_blocks * H, F], ``bias_ih_l{k}``, ``bias_hh_l{k}``, and again with ``_reverse``; a
+    cell without recurrent products has no ``*_hh_*``. They start uniform in +-1/sqrt(H). Parameters that each unit has
+    of its own are named as the cell names them, ``{name}_l{k}`` [H], and start where the cell says.
+
+    Inside ``torch.autocast("cpu", ...)`` a float32 layer rounds its input, weights and biases to the lower type; sums
+    and states are float32. Results have the types that those of ``torch.nn`` have without oneDNN: the
+    lower type for Elman cells and for what is projected, else that of the initial states, or of the input.
 
     Raises:
-        ValueError: unknown cell, or a size below 1.
-        TypeError: dtype neither float32 nor float64.
+        ValueError: unknown cell; a size below 1; ``dropout`` outside [0, 1]; ``proj_size`` below 0, not below H, or for
+            another cell than lstm.
+        TypeError: dtype neither float32 nor float64, or an argument of another type.
     """
 
     def __init__(
@@ -57,33 +73,61 @@ class Recurrent(nn.Module):
         num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if cell not in CELLS:
             raise ValueError(f"cell: expected one of {', '.join(sorted(CELLS))}, got {cell!r}")
-        check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            check_int(name, size, 1)
+        for name, flag in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name}: expected a bool, got {type(flag).__name__}")
+        check_int("proj_size", proj_size, 0)
+        if proj_size >= hidden_size or (proj_size > 0 and cell != "lstm"):
+            raise ValueError(
+                f"proj_size: expected less than hidden_size == {hidden_size}, and 0 unless the cell is lstm, "
+                f"got {proj_size} for {cell}"
+            )
+        if not isinstance(dropout, int | float) or isinstance(dropout, bool):
+            raise TypeError(f"dropout: expected a float, got {type(dropout).__name__}")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout: expected a probability in [0, 1], got {dropout}")
+        if dropout > 0 and num_layers == 1:
+            warnings.warn(
+                f"dropout: it acts between layers, so {dropout} changes nothing with num_layers == 1", stacklevel=2
+            )
         self.cell, self.input_size, self.hidden_size, self.num_layers = cell, input_size, hidden_size, num_layers
-        self.bias, self.batch_first = bias, batch_first
-        shape = CELLS[cell]
+        self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
+        self.bidirectional, self.proj_size = bidirectional, proj_size
+        shape, handed_up = CELLS[cell], proj_size or hidden_size
         for layer in range(num_layers):
-            fed = input_size if layer == 0 else hidden_size
-            parts = (("ih", shape.input_blocks, fed), ("hh", shape.recurrent_blocks, hidden_size))
-            # torch's order, which optimizer states rely on: both weights, then both biases.
-            for part, blocks, size in parts:
-                if blocks > 0:
-                    weight = torch.empty(blocks * hidden_size, size, device=device, dtype=dtype)
-                    ops.dtype_name(weight)
-                    self.register_parameter(f"weight_{part}_l{layer}", nn.Parameter(weight))
-            for part, blocks, _ in parts:
-                if blocks > 0 and bias:
-                    rows = torch.empty(blocks * hidden_size, device=device, dtype=dtype)
-                    self.register_parameter(f"bias_{part}_l{layer}", nn.Parameter(rows))
-            for own in shape.unit_parameters:
-                rows = torch.empty(hidden_size, device=device, dtype=dtype)
-                self.register_parameter(f"{own.name}_l{layer}", nn.Parameter(rows))
+            fed = input_size if layer == 0 else handed_up * len(self._suffixes)
+            for suffix in self._suffixes:
+                end = f"_l{layer}{suffix}"
+                parts = (("ih", shape.input_blocks, fed), ("hh", shape.recurrent_blocks, handed_up))
+                # torch's order, which optimizer states rely on: both weights, then both biases.
+                extents: dict[str, tuple[int, ...]] = {
+                    f"weight_{part}": (blocks * hidden_size, size) for part, blocks, size in parts if blocks > 0
+                }
+                if bias:
+                    extents |= {f"bias_{part}": (blocks * hidden_size,) for part, blocks, _ in parts if blocks > 0}
+                if proj_size > 0:
+                    extents["weight_hr"] = (proj_size, hidden_size)
+                extents |= {own.name: (hidden_size,) for own in shape.unit_parameters}
+                for name, extent in extents.items():
+                    values = torch.empty(extent, device=device, dtype=dtype)
+                    ops.dtype_name(values)
+                    self.register_parameter(name + end, nn.Parameter(values))
         self.reset_parameters()
+
+    @property
+    def _suffixes(self) -> tuple[str, ...]:
+        return ("", "_reverse") if self.bidirectional else ("",)
 
     def reset_parameters(self) -> None:
         """Draws weights and biases uniformly from +-1/sqrt(H), as ``torch.nn`` does, and the units' own parameters."""
@@ -92,59 +136,141 @@ class Recurrent(nn.Module):
         for name, parameter in self.named_parameters():
             nn.init.uniform_(parameter, *ranges.get(name.rsplit("_l", 1)[0], (-bound, bound)))
 
-    def unit_parameters(self, layer: int) -> Tensor:
-        """What the cell reads as the parameters of its units, [Q, H]; none: no elements."""
+    def unit_parameters(self, layer: int, suffix: str = "") -> Tensor | None:
+        """What the cell reads as the parameters of its units, [Q, H]; None where it has none."""
         names = CELLS[self.cell].unit_parameters
         if not names:
-            return next(self.parameters()).new_empty(0)
-        return torch.stack([getattr(self, f"{own.name}_l{layer}") for own in names])
+            return None
+        return torch.stack([getattr(self, f"{own.name}_l{layer}{suffix}") for own in names])
 
     def flatten_parameters(self) -> None:
         """Does nothing; ``torch.nn`` has it."""
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
-        """The parameters that exist, layer by layer."""
-        flat = flat_weights(self, self.num_layers)
-        return [[w for w in ops.of_layer(flat, k) if w.numel() > 0] for k in range(self.num_layers)]
+        """The parameters that exist, layer by layer and direction by direction."""
+        names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"]
+        names += [own.name for own in CELLS[self.cell].unit_parameters]
+        ends = [f"_l{layer}{suffix}" for layer in range(self.num_layers) for suffix in self._suffixes]
+        return [[getattr(self, name + end) for name in names if hasattr(self, name + end)] for end in ends]
 
     def extra_repr(self) -> str:
         """What differs from the defaults."""
         text = f"{self.input_size}, {self.hidden_size}"
         if type(self) is Recurrent:
             text = f"{self.cell!r}, {text}"
-        for name, default in (("num_layers", 1), ("nonlinearity", "tanh"), ("bias", True), ("batch_first", False)):
+        defaults = {"num_layers": 1, "nonlinearity": "tanh", "bias": True, "batch_first": False}
+        defaults |= {"dropout": 0.0, "bidirectional": False, "proj_size": 0}
+        for name, default in defaults.items():
             value = getattr(self, name, default)
             if value != default:
                 text += f", {name}={value!r}"
         return text
 
-    def forward(self, input: Tensor, hx: States | None = None) -> tuple[Tensor, States]:
+    def forward(
+        self, input: Tensor | PackedSequence, hx: States | None = None
+    ) -> tuple[Tensor | PackedSequence, States]:
         """Runs the stack.
 
         Args:
-            input: [T, B, I], [B, T, I] with ``batch_first``, or [T, I] unbatched.
-            hx: initial states [L, B, H] ([L, H] unbatched), a tuple of S of them where the cell has several states;
-                None for zeros.
+            input: [T, B, I], [B, T, I] with ``batch_first``, [T, I] unbatched, or a ``PackedSequence``.
+            hx: initial states, for each of the cell's S states one tensor [L * D, B, H] ([L * D, H] unbatched; state 0
+                of a projected layer has P for H), in a tuple where S > 1; None for zeros. For packed sequences, in the
+                order of the batch before packing.
 
         Returns:
-            What the top layer hands up, [T, B, H] in the input's layout, and the last states in the layout of ``hx``.
+            What the top layer hands up, [T, B, D * F] in the input's layout or packed, and the last states in the
+            layout of ``hx``.
 
         Raises:
             ValueError: a shape is wrong.
-            TypeError: a dtype is wrong, or ``input`` is not a tensor.
+            TypeError: a dtype is wrong, or ``input`` is neither a tensor nor packed.
             RuntimeError: mixed devices.
         """
-        x, initial, batched = prepare(self, input, hx)
-        states, _ = ops.recurrent(x, initial, flat_weights(self, self.num_layers), self.cell)
-        output = states[-1, 1:, 0]  # [T, B, H]
-        last = states[:, -1].transpose(0, 1)  # [S, L, B, H]
-        if not batched:
-            output, last = output.squeeze(1), last.squeeze(2)
+        weight = read(self, "weight_ih_l0")
+        lower = autocast_type(weight)
+        sequences: Sequences
+        if isinstance(input, PackedSequence):
+            batched = True
+            check_features(self, input.data, weight, lower)
+            sequences = Packed(input.data, input.batch_sizes.tolist())
+        else:
+            x, batched = time_first(self, input, weight, lower)
+            sequences = Steps(x)
+        initial = check_states(self, CELLS[self.cell].states, hx, sequences.batch, batched, weight, lower)
+        if isinstance(input, PackedSequence) and initial is not None and input.sorted_indices is not None:
+            initial = tuple(state.index_select(1, input.sorted_indices) for state in initial)
+        if lower is None:
+            output, last = self._walk(sequences, initial, None)
+        else:
+            state_type = sequences.data.dtype if initial is None else initial[-1].dtype
+            sequences = sequences.holding(rounded(sequences.data, lower).to(weight.dtype))
+            if initial is not None:
+                initial = tuple(state.to(weight.dtype) for state in initial)
+            with torch.autocast("cpu", enabled=False):
+                output, last = self._walk(sequences, initial, lower)
+            output_type = lower if self.proj_size > 0 or self.cell.startswith("rnn_") else state_type
+            output = output.to(output_type)
+            last = (last[0].to(output_type), *(state.to(state_type) for state in last[1:]))
+        handed_up: Tensor | PackedSequence = output
+        if isinstance(input, PackedSequence):
+            handed_up = PackedSequence(output, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+            if input.unsorted_indices is not None:
+                last = tuple(state.index_select(1, input.unsorted_indices) for state in last)
+        elif not batched:
+            handed_up, last = output.squeeze(1), tuple(state.squeeze(1) for state in last)
         elif self.batch_first:
-            output = output.transpose(0, 1)
-        each = tuple(part.contiguous() for part in last)
-        return output, each[0] if len(each) == 1 else each
+            handed_up = output.transpose(0, 1)
+        return handed_up, last[0] if len(last) == 1 else last
+
+    def _walk(
+        self, sequences: Sequences, initial: Initial, lower: torch.dtype | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """All layers: at once where the kernel can, else one by one."""
+        dropped = self.training and self.dropout > 0 and self.num_layers > 1
+        if not (self.bidirectional or self.proj_size > 0 or dropped):
+            weights = round_weights(read_weights(self, range(self.num_layers)), lower)
+            return sequences.run(lambda x, start: run_stack(x, start, weights, self.cell, self.hidden_size), initial)
+        ends: list[tuple[Tensor, ...]] = []
+        for layer in range(self.num_layers):
+            directions = []
+            for suffix in self._suffixes:
+                start = None if initial is None else tuple(state[len(ends) : len(ends) + 1] for state in initial)
+                walked = sequences if suffix == "" else sequences.reversed()
+                output, end = self._walk_layer(walked, start, lower, layer, suffix)
+                directions.append(output if suffix == "" else sequences.holding(output).reversed().data)
+                ends.append(end)
+            data = directions[0] if len(directions) == 1 else torch.cat(directions, dim=-1)
+            if dropped and layer < self.num_layers - 1:
+                data = nn.functional.dropout(data, self.dropout)
+            sequences = sequences.holding(data)
+        return sequences.data, tuple(torch.cat(states) for states in zip(*ends, strict=True))
+
+    def _walk_layer(
+        self, sequences: Sequences, initial: Initial, lower: torch.dtype | None, layer: int, suffix: str
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One layer in one direction, [T, B, .] -> [T, B, F] or packed likewise; states [1, B, .]."""
+        weights = round_weights(read_weights(self, [layer], suffix), lower)
+        if self.proj_size == 0:
+            return sequences.run(lambda x, start: run_stack(x, start, weights, self.cell, self.hidden_size), initial)
+        to_handed_up = rounded(read(self, f"weight_hr_l{layer}{suffix}"), lower)
+        if initial is not None and not sequences.any_step:
+            return sequences.data.new_empty(*sequences.data.shape[:-1], self.proj_size), initial
+        ahead, first = sequences, None
+        if initial is not None:
+            # The given state 0 is projected, the kernel's are not; behind the first step all are of one kind.
+            x, ahead = sequences.split_first()
+            state = torch.cat([s.squeeze(0) for s in initial], dim=-1)
+            after = _projected_step(CELLS[self.cell], x, state, weights, self.proj_size)
+            first, initial = after[0], tuple(s.unsqueeze(0) for s in after)
+        weight_hh = cast(Tensor, weights[1])
+        on_unprojected = [weights[0], weight_hh @ to_handed_up, *weights[2:]]
+        output, last = ahead.run(
+            lambda x, start: run_stack(x, start, on_unprojected, self.cell, self.hidden_size), initial
+        )
+        if first is not None:
+            output = sequences.joined(first, output)
+        return nn.functional.linear(output, to_handed_up), (nn.functional.linear(last[0], to_handed_up), *last[1:])
 
 
 class _TorchTwin(Recurrent):
@@ -152,51 +278,34 @@ class _TorchTwin(Recurrent):
 
     @classmethod
     def from_torch(cls, module: nn.RNNBase) -> Self:
-        """A copy of a ``torch.nn`` layer with its weights.
+        """A copy of a ``torch.nn`` layer, with all its options and a copy of its parameters.
 
         Raises:
-            TypeError: not the ``torch.nn`` layer of the same name.
-            ValueError: bidirectional, projected or with dropout.
+            TypeError: not the ``torch.nn`` layer of the same name, or a dtype that the kernels do not have.
+            ValueError: parametrised.
         """
         if not isinstance(module, cls._torch_class()):
             raise TypeError(
                 f"module: expected a torch.nn.{cls._torch_class().__name__}, got {type(module).__qualname__}"
             )
-        check_supported(module, training=True)
-        make: Callable[..., Self] = cls
-        weight: Any = module.weight_hh_l0
-        own: dict[str, Any] = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
-        copy = make(
-            module.input_size,
-            module.hidden_size,
-            module.num_layers,
-            bias=module.bias,
-            batch_first=module.batch_first,
-            device=weight.device,
-            dtype=weight.dtype,
-            **own,
-        )
-        copy.load_state_dict(module.state_dict())
-        return copy.train(module.training)
+        return cast("Self", counterpart(module, cls, share=False))
 
     @classmethod
     def _torch_class(cls) -> type[nn.RNNBase]:
         raise NotImplementedError
 
     def to_torch(self) -> nn.RNNBase:
-        """A ``torch.nn`` layer with a copy of the weights."""
-        options: dict[str, Any] = {"bias": self.bias, "batch_first": self.batch_first}
-        if isinstance(self, RNN):
-            if self.nonlinearity == "sigmoid":
-                raise ValueError("nonlinearity: expected tanh or relu, which torch.nn.RNN has, got 'sigmoid'")
-            options["nonlinearity"] = self.nonlinearity
-        weight = self.weight_ih_l0
-        make: Callable[..., nn.RNNBase] = self._torch_class()
-        twin = make(
-            self.input_size, self.hidden_size, self.num_layers, device=weight.device, dtype=weight.dtype, **options
-        )
-        twin.load_state_dict(self.state_dict())
-        return twin.train(self.training)
+        """A ``torch.nn`` layer with the options and a copy of the parameters.
+
+        Raises:
+            ValueError: an option that ``torch.nn`` lacks; or parametrised.
+        """
+        return cast(nn.RNNBase, counterpart(self, self._torch_class(), share=False))
+
+    @property
+    def mode(self) -> str:
+        """The kind of layer, as ``torch.nn`` calls it."""
+        return self.cell.upper()
 
 
 class RNN(_TorchTwin):
@@ -210,12 +319,15 @@ class RNN(_TorchTwin):
         nonlinearity: str = "tanh",
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         if nonlinearity not in ("tanh", "relu", "sigmoid"):
             raise ValueError(f"nonlinearity: expected tanh, relu or sigmoid, got {nonlinearity!r}")
-        super().__init__(f"rnn_{nonlinearity}", input_size, hidden_size, num_layers, bias, batch_first, device, dtype)
+        options = (num_layers, bias, batch_first, dropout, bidirectional)
+        super().__init__(f"rnn_{nonlinearity}", input_size, hidden_size, *options, device=device, dtype=dtype)
         self.nonlinearity = nonlinearity
 
     @classmethod
@@ -233,10 +345,13 @@ class GRU(_TorchTwin):
         num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__("gru", input_size, hidden_size, num_layers, bias, batch_first, device, dtype)
+        options = (num_layers, bias, batch_first, dropout, bidirectional)
+        super().__init__("gru", input_size, hidden_size, *options, device=device, dtype=dtype)
 
     @classmethod
     def _torch_class(cls) -> type[nn.RNNBase]:
@@ -244,7 +359,7 @@ class GRU(_TorchTwin):
 
 
 class LSTM(_TorchTwin):
-    """Long short-term memory; as ``torch.nn.LSTM``."""
+    """Long short-term memory; as ``torch.nn.LSTM``. What ``proj_size`` costs: :class:`Recurrent`."""
 
     def __init__(
         self,
@@ -253,24 +368,26 @@ class LSTM(_TorchTwin):
         num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__("lstm", input_size, hidden_size, num_layers, bias, batch_first, device, dtype)
+        options = (num_layers, bias, batch_first, dropout, bidirectional, proj_size)
+        super().__init__("lstm", input_size, hidden_size, *options, device=device, dtype=dtype)
 
     @classmethod
     def _torch_class(cls) -> type[nn.RNNBase]:
         return nn.LSTM
 
 
-def check_supported(module: nn.RNNBase, *, training: bool) -> None:
-    """Raises ValueError for options of a ``torch.nn`` layer that this package does not have."""
+def check_supported(module: Any) -> None:
+    """Raises ValueError for options of a layer whose Jacobians this package does not have."""
     if module.bidirectional:
         raise ValueError("module: expected a unidirectional layer, got bidirectional=True")
     if module.proj_size > 0:
         raise ValueError(f"module: expected proj_size=0, got {module.proj_size}")
-    if training and module.dropout > 0:
-        raise ValueError(f"module: expected dropout=0, got {module.dropout}")
 
 
 def cell_name(module: Any) -> str | None:
@@ -284,29 +401,44 @@ def cell_name(module: Any) -> str | None:
     return "lstm" if isinstance(module, nn.LSTM) else None
 
 
+def read_weights(module: Any, layers: Sequence[int], suffix: str = "") -> list[Tensor | None]:
+    """The parameters of these layers as they are now, in the order of ``ops.PARAMETERS``; None for an absent one."""
+    weights = []
+    for layer in layers:
+        weights += [read(module, f"{name}_l{layer}{suffix}") for name in ops.PARAMETERS[:-1]]
+        weights.append(module.unit_parameters(layer, suffix) if isinstance(module, Recurrent) else None)
+    return weights
+
+
 def flat_weights(module: nn.Module, num_layers: int) -> list[Tensor]:
-    """The flat list of :mod:`lsc_ext.ops`, read through attributes; absent parameters have no elements."""
-    absent = next(module.parameters()).new_empty(0)
-    flat = []
-    for layer in range(num_layers):
-        flat += [getattr(module, f"{name}_l{layer}", absent) for name in ops.PARAMETERS[:-1]]
-        flat.append(module.unit_parameters(layer) if isinstance(module, Recurrent) else absent)
-    return flat
+    """The flat list of :mod:`lsc_ext.ops`; absent parameters have no elements."""
+    weights = read_weights(module, range(num_layers))
+    absent = cast(Tensor, weights[0]).new_empty(0)
+    return [absent if w is None else w for w in weights]
 
 
-def prepare(module: Any, input: Tensor, hx: States | None) -> tuple[Tensor, Tensor, bool]:
-    """Checks the arguments of a forward call; returns x [T, B, I], initial states [L, S, B, H], and whether batched."""
+def _projected_step(
+    cell: Cell, x: Tensor, state: Tensor, weights: Sequence[Tensor | None], projected: int
+) -> tuple[Tensor, ...]:
+    """One step from a projected state 0: x [B, I], state [B, P + H] -> S unprojected states [B, H]."""
+    weight_ih, weight_hh, bias_ih, bias_hh = (cast(Tensor, w) for w in weights[:4])
+    fed_back, carried = state[:, :projected], state[:, projected:]
+    gates = [
+        nn.functional.linear(fed, weight, bias).chunk(blocks, dim=-1)
+        for fed, weight, bias, blocks in (
+            (x, weight_ih, bias_ih, cell.input_blocks),
+            (fed_back, weight_hh, bias_hh, cell.recurrent_blocks),
+        )
+    ]
+    return cell.step(tuple(gates[0]), tuple(gates[1]), (fed_back, carried), ())
+
+
+def prepare(module: Any, input: Tensor, hx: States | None) -> tuple[Tensor, Tensor]:
+    """Checks the arguments of a trajectory; returns x [T, B, I] and initial states [L, S, B, H]."""
     weight = module.weight_ih_l0
-    x, batched = checked_input(module, input, weight)
-    cell = CELLS[cell_name(module) or ""]
-    layers, n_states, batch, hidden = module.num_layers, len(cell.states), x.shape[1], module.hidden_size
-    if hx is None:
-        return x, x.new_zeros(layers, n_states, batch, hidden), batched
-    given = (hx,) if isinstance(hx, Tensor) else tuple(hx)
-    if len(given) != n_states:
-        raise ValueError(f"hx: expected {n_states} state tensor(s) ({', '.join(cell.states)}), got {len(given)}")
-    expected = (layers, batch, hidden) if batched else (layers, hidden)
-    for name, state in zip(cell.states, given, strict=True):
-        check_state(f"hx ({name})", state, expected, weight.dtype, weight.device)
-    stacked = torch.stack([s if batched else s.unsqueeze(1) for s in given], dim=1)
-    return x, stacked, batched
+    x, batched = time_first(module, input, weight, None)
+    names = CELLS[cell_name(module) or ""].states
+    states = check_states(module, names, hx, x.shape[1], batched, weight, None)
+    if states is None:
+        return x, x.new_zeros(module.num_layers, len(names), x.shape[1], module.hidden_size)
+    return x, torch.stack(states, dim=1)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lsc_ext.nn.arguments import check_sizes, checked_input
+from lsc_ext.nn.arguments import check_int, time_first
 from lsc_ext.nn.linear import LRU, in_layout, initial_states
 
 
@@ -101,7 +101,8 @@ class ResLRU(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            check_int(name, size, 1)
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout: expected a probability, got {dropout}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
@@ -184,7 +185,7 @@ class ResLRU(nn.Module):
             RuntimeError: mixed devices.
         """
         first = self._as_block(self.blocks[0])
-        a, batched = checked_input(self, input, first.gate.weight)
+        a, batched = time_first(self, input, first.gate.weight, None)
         initial = initial_states(hx, self.num_layers, a, self.state_size, first.lru._state_dtype, batched)
         if self.adapter is not None:
             a = self.adapter(a)

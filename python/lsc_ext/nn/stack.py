@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from lsc_ext import ops
 from lsc_ext.cells import CELLS, all_states
-from lsc_ext.nn.recurrent import Recurrent, States, cell_name, check_supported, flat_weights, prepare
+from lsc_ext.nn.arguments import States
+from lsc_ext.nn.recurrent import Recurrent, cell_name, check_supported, flat_weights, prepare
 from lsc_ext.operator import JacobianOperator, StepOperator
 from lsc_ext.trajectory import Kernel, Trajectory, check_direction, kernel_of, register_reader
 
@@ -20,7 +21,7 @@ class StackTrajectory(Trajectory):
 
     def __init__(self, module: Any, input: Tensor, hx: States | None, through_states: bool) -> None:
         self.module, self.cell = module, cell_name(module) or ""
-        x, initial, _ = prepare(module, input, hx)
+        x, initial = prepare(module, input, hx)
         self.num_layers, self.time_steps, self.batch = module.num_layers, x.shape[0], x.shape[1]
         self.through_states = through_states
         with torch.set_grad_enabled(through_states and torch.is_grad_enabled()):
@@ -80,8 +81,7 @@ class StackTrajectory(Trajectory):
 def _read_stack(model: Any, inputs: Tensor, initial_state: Any, through_states: bool) -> Trajectory | None:
     if cell_name(model) is None:
         return None
-    if isinstance(model, nn.RNNBase):
-        check_supported(model, training=False)
+    check_supported(model)
     return StackTrajectory(model, inputs, initial_state, through_states)
 
 

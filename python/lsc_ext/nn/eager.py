@@ -1,0 +1,232 @@
+"""One stack run over sequences, and the shortest way there.
+
+Letters: T time, B batch, I input size, H hidden size, L layers, S state variables per unit.
+
+The operator of :mod:`lsc_ext.ops` is right in every mode of torch, and dispatching it costs more than a small network's
+step. In plain eager mode nobody is there to see a dispatch: :func:`route` says so, and the kernel is called directly,
+under grad through an ``autograd.Function`` of our own. Anything else goes through the operator. What each way costs:
+docs/design/0002.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+from lsc_ext import _C, ops
+
+#: A layer's parameters in the order of ``ops.PARAMETERS``, layer after layer; None for an absent one.
+Weights = Sequence[Tensor | None]
+#: What the top layer hands up, [T, B, H], and the last states, S tensors [L, B, H].
+Walked = tuple[Tensor, tuple[Tensor, ...]]
+
+
+class Route(Enum):
+    """The ways to the compiled forward pass."""
+
+    OPERATOR = "through torch's dispatcher: right in every mode"
+    KERNEL = "straight to the kernel: nothing is recorded"
+    RECORDED = "straight to the kernel, inside an autograd.Function"
+
+
+_PLAIN = (Tensor, Parameter)
+
+
+def route(tensors: Sequence[Tensor | None]) -> Route:
+    """Which way a call with these tensors takes.
+
+    A short way is open where no transform, mode, tracer, compiler or forward-mode level watches, and where every tensor
+    is exactly a Tensor or a Parameter on the CPU whose memory holds its values (no lazy negation, no lazy zeros).
+    """
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+    ):
+        return Route.OPERATOR
+    wanted = False
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if type(tensor) not in _PLAIN or not tensor.is_cpu or tensor.is_neg() or tensor._is_zerotensor():
+            return Route.OPERATOR
+        wanted = wanted or tensor.requires_grad
+    return Route.RECORDED if wanted and torch.is_grad_enabled() else Route.KERNEL
+
+
+def run_stack(x: Tensor, initial: tuple[Tensor, ...] | None, weights: Weights, cell: str, hidden: int) -> Walked:
+    """Runs a stack of layers of ``cell`` with ``hidden`` units each.
+
+    Args:
+        x: [T, B, I].
+        initial: S tensors [L, B, H]; None for zeros.
+        weights: every layer's parameters.
+        cell: the cell's name.
+        hidden: H.
+
+    Returns:
+        What the top layer hands up, [T, B, H], and the last states, S tensors [L, B, H] in memory of their own.
+    """
+    tensors = (x, *(initial or ()), *weights)
+    way = route(tensors)
+    if way is Route.OPERATOR:
+        return _through_operator(x, initial, weights, cell, hidden)
+    if way is Route.KERNEL:
+        states = _forward(x, initial, weights, cell, hidden, False)[0]
+        return states[-1, 1:, 0], _last(states)
+    given = 0 if initial is None else len(initial)
+    output, *last = _apply_recorded(cell, hidden, given, *tensors)
+    return output, tuple(last)
+
+
+def _through_operator(
+    x: Tensor, initial: tuple[Tensor, ...] | None, weights: Weights, cell: str, hidden: int
+) -> Walked:
+    layers = len(weights) // ops.PER_LAYER
+    if initial is None:
+        start = x.new_zeros(layers, ops.CELL_SHAPES[cell]["states"], x.shape[1], hidden)
+    else:
+        start = torch.stack(initial, dim=1)
+    absent = x.new_empty(0)
+    states, _ = ops.recurrent(x, start, [absent if w is None else w for w in weights], cell)
+    return states[-1, 1:, 0], _last(states)
+
+
+def _last(states: Tensor) -> tuple[Tensor, ...]:
+    """The states after the last step, copied: they must not share memory with the output."""
+    return tuple(part.clone(memory_format=torch.contiguous_format) for part in states.select(1, -1).unbind(1))
+
+
+def _layer_buffers(weights: Weights) -> list[list[ops.Buffer | None]]:
+    flat = [None if w is None else (w.data_ptr(), w.numel()) for w in weights]
+    return [flat[i : i + ops.PER_LAYER] for i in range(0, len(flat), ops.PER_LAYER)]
+
+
+def _contiguous(weights: Weights) -> Weights:
+    return [w if w is None or w.is_contiguous() else w.contiguous() for w in weights]
+
+
+def _forward(
+    x: Tensor, initial: tuple[Tensor, ...] | None, weights: Weights, cell: str, hidden: int, recorded: bool
+) -> tuple[Tensor, Tensor | None]:
+    """States [L, T + 1, S, B, H] and, ``recorded``, gates [L, T, B, P, H]."""
+    x, weights = x.contiguous(), _contiguous(weights)
+    steps, batch, inputs = x.shape
+    layers, shape = len(weights) // ops.PER_LAYER, ops.CELL_SHAPES[cell]
+    extent = (layers, steps + 1, shape["states"], batch, hidden)
+    if initial is None and steps <= 1:
+        states = x.new_zeros(extent)  # one call where two would cost more than the memory
+    else:
+        states = x.new_empty(extent)
+        if initial is None:
+            states.select(1, 0).zero_()
+        else:
+            start = states.select(1, 0)
+            for place, given in zip(start.unbind(1), initial, strict=True):
+                place.copy_(given)
+    gates = x.new_empty(layers, steps, batch, shape["preactivations"], hidden) if recorded else None
+    _C.forward(
+        cell,
+        ops.dtype_name(x),
+        (steps, batch, inputs, hidden, layers),
+        ops.buffer(x),
+        _layer_buffers(weights),
+        ops.buffer(states),
+        None if gates is None else ops.buffer(gates),
+        torch.get_num_threads(),
+    )
+    return states, gates
+
+
+class _Recorded(torch.autograd.Function):
+    """The kernel's forward and backward pass, for eager mode alone.
+
+    Without ``setup_context``, which costs more than a small step; no functorch transform comes here. A backward pass
+    that is itself recorded, or watched by anything, is that of the operator, on a graph made anew.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, cell: str, hidden: int, given: int, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        initial: Any = tensors[:given] or None
+        weights = tensors[given:]
+        states, gates = _forward(x, initial, weights, cell, hidden, True)
+        ctx.cell, ctx.hidden, ctx.given = cell, hidden, given
+        ctx.save_for_backward(x, *tensors, states, gates)
+        ctx.set_materialize_grads(False)
+        # A copy: states are kept for the backward pass, and what is handed out may be changed in place.
+        return states[-1, 1:, 0].clone(), *_last(states)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        *inputs, states, gates = ctx.saved_tensors
+        if torch.is_grad_enabled() or route((*inputs, *grads)) is Route.OPERATOR:
+            found = _recorded_backward(ctx, inputs, grads)
+        else:
+            found = _backward(ctx, inputs, states, gates, grads)
+        return None, None, None, *found
+
+
+_apply_recorded: Any = super(torch.autograd.Function, _Recorded).apply  # past Function.apply, which readies functorch
+
+
+def _backward(
+    ctx: Any, inputs: list[Tensor | None], states: Tensor, gates: Tensor, grads: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    x: Any = inputs[0]
+    x, weights = x.contiguous(), _contiguous(inputs[1 + ctx.given :])
+    flowing = x.new_zeros(states.shape)
+    if grads[0] is not None:
+        flowing[-1, 1:, 0] = grads[0]
+    if any(g is not None for g in grads[1:]):
+        for place, grad in zip(flowing.select(1, -1).unbind(1), grads[1:], strict=True):
+            if grad is not None:
+                place.add_(grad)
+    grad_x = torch.empty_like(x)
+    grad_weights = [None if w is None else torch.empty_like(w) for w in weights]
+    layers, _, _, batch, hidden = states.shape
+    _C.backward(
+        ctx.cell,
+        ops.dtype_name(x),
+        (x.shape[0], batch, x.shape[2], hidden, layers),
+        ops.buffer(x),
+        _layer_buffers(weights),
+        ops.buffer(states),
+        ops.buffer(gates),
+        ops.buffer(flowing),
+        ops.buffer(grad_x),
+        _layer_buffers(grad_weights),
+        torch.get_num_threads(),
+    )
+    starts = flowing.select(1, 0).unbind(1)[: ctx.given] if ctx.given else ()
+    return [grad_x, *starts, *grad_weights]
+
+
+def _recorded_backward(ctx: Any, inputs: list[Tensor | None], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Views, so that a tensor which is given twice gets two gradients.
+        own: list[Any] = [None if t is None else t.view_as(t) for t in inputs]
+        initial = tuple(own[1 : 1 + ctx.given]) or None
+        output, last = _through_operator(own[0], initial, own[1 + ctx.given :], ctx.cell, ctx.hidden)
+        reached = [(end, g) for end, g in zip((output, *last), grads, strict=True) if g is not None]
+        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
+        found = torch.autograd.grad(
+            [end for end, _ in reached],
+            [own[i] for i in wanted],
+            [g for _, g in reached],
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+    result: list[Tensor | None] = [None] * len(inputs)
+    for i, gradient in zip(wanted, found, strict=True):
+        result[i] = gradient
+    return result
