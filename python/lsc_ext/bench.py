@@ -19,9 +19,10 @@ from torch import Tensor
 
 import lsc_ext
 from lsc_ext import nn
+from lsc_ext.nn import StackTrajectory
 from lsc_ext.operator import StepOperator
 from lsc_ext.radii import radii
-from lsc_ext.trajectory import grid_points
+from lsc_ext.trajectory import grid_points, trajectory_of
 
 Say = Callable[[str], None]
 
@@ -204,14 +205,16 @@ def _power(operator: StepOperator) -> Any:
 
 
 def _compiled_arguments(model: Any, x: Tensor, layer: int, count: int) -> tuple[Any, ...]:
-    trajectory = nn.StackTrajectory(model, x, None, False)
+    trajectory = trajectory_of(model, x)
+    assert isinstance(trajectory, StackTrajectory)
     points = grid_points(x.shape[0], x.shape[1])[-count:]
     return (trajectory.cell, x, trajectory.states, trajectory.gates, trajectory.weights, layer, "time", points)
 
 
 def _layer_points(model: Any, x: Tensor, layer: int, count: int) -> tuple[Tensor, Tensor]:
     """What a layer is fed and its state before the step, [count, H] each, at the last points of the grid."""
-    trajectory = nn.StackTrajectory(model, x, None, False)
+    trajectory = trajectory_of(model, x)
+    assert isinstance(trajectory, StackTrajectory)
     fed = trajectory.states[layer - 1, 1:, 0].flatten(0, 1)
     before = trajectory.states[layer, :-1, 0].flatten(0, 1)
     return fed[-count:].clone(), before[-count:].clone()

@@ -113,8 +113,11 @@ KNOWN_MODELS = (
 
 
 def register_reader(reader: TrajectoryReader, *kinds: type[nn.Module]) -> None:
-    """Teaches :func:`trajectory_of` kinds of models; a reader returns None for a model that is not of its kind."""
-    _READERS.append(reader)
+    """Teaches :func:`trajectory_of` kinds of models; the last one taught is asked first.
+
+    A reader returns None for a model that is not of its kind.
+    """
+    _READERS.insert(0, reader)
     _KINDS.extend(kinds)
 
 

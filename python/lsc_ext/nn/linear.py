@@ -113,11 +113,24 @@ class LinearRecurrent(nn.Module):
         """How many real numbers the state of a layer has, a complex one counting as two."""
         return self.state_size * (2 if self._state_dtype.is_complex else 1)
 
-    def run_layer(self, layer: int, x: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
-        """One layer over x [T, B, I] from ``initial`` [B, N]: what it hands up [T, B, H], its last state [B, N]."""
+    def states_of(self, layer: int, x: Tensor, initial: Tensor) -> Tensor:
+        """The states of one layer after each step, [T, B, N], over x [T, B, I] from ``initial`` [B, N]."""
         raise NotImplementedError
 
-    def layer_step(self, layer: int, input: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def read_out(self, layer: int, x: Tensor, states: Tensor) -> Tensor:
+        """What a layer hands up, [.., H], fed x [.., I], in states [.., N]."""
+        raise NotImplementedError
+
+    def as_real(self, state: Tensor) -> Tensor:
+        """States [.., N] as [.., n] real numbers: real parts, then imaginary parts."""
+        return torch.cat((state.real, state.imag), dim=-1) if state.is_complex() else state
+
+    def run_layer(self, layer: int, x: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+        """One layer over x [T, B, I] from ``initial`` [B, N]: what it hands up [T, B, H], its last state [B, N]."""
+        states = self.states_of(layer, x, initial)
+        return self.read_out(layer, x, states), states[-1] if states.shape[0] > 0 else initial
+
+    def advance(self, layer: int, input: Tensor, state: Tensor) -> Tensor:
         """One step of one layer in plain torch, differentiable to any order.
 
         Args:
@@ -127,8 +140,21 @@ class LinearRecurrent(nn.Module):
                 parts.
 
         Returns:
-            What the layer hands up, [.., H], and its next state [.., n].
+            The next state, [.., n].
         """
+        raise NotImplementedError
+
+    def hand_up(self, layer: int, input: Tensor, state: Tensor) -> Tensor:
+        """What a layer hands up, [.., H], after the step that read ``input`` and left ``state`` [.., n], as above."""
+        raise NotImplementedError
+
+    def layer_step(self, layer: int, input: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step: what the layer hands up, [.., H], and its next state, with the arguments of :meth:`advance`."""
+        following = self.advance(layer, input, state)
+        return self.hand_up(layer, input, following), following
+
+    def eigenvalues(self, layer: int) -> Tensor:
+        """Those of the transition, complex [N]; differentiable."""
         raise NotImplementedError
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -207,26 +233,34 @@ class ComplexDiagonal(LinearRecurrent):
         """The transition lambda of a layer, complex [N]."""
         return torch.complex(*self._eigenvalues(layer))
 
-    def run_layer(self, layer: int, x: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`LinearRecurrent.run_layer`."""
+    def states_of(self, layer: int, x: Tensor, initial: Tensor) -> Tensor:
+        """See :meth:`LinearRecurrent.states_of`."""
         # Real and imaginary rows take turns, so each product is one real one and its result is complex memory.
         rows = self._input_matrix(layer).transpose(0, 1).flatten(0, 1)  # [2 N, I]
         driven = torch.view_as_complex(nn.functional.linear(x, rows).unflatten(-1, (self.state_size, 2)))
-        states = scan(self.eigenvalues(layer), driven, initial)
+        return scan(self.eigenvalues(layer), driven, initial)
+
+    def read_out(self, layer: int, x: Tensor, states: Tensor) -> Tensor:
+        """See :meth:`LinearRecurrent.read_out`."""
         matrix: Tensor = getattr(self, f"C_l{layer}")
         columns = torch.stack((matrix[0], -matrix[1]), dim=-1).flatten(1)  # [H, 2 N]
         output = nn.functional.linear(torch.view_as_real(states).flatten(-2), columns)
-        return output + self._feedthrough(layer, x), states[-1] if states.shape[0] > 0 else initial
+        return output + self._feedthrough(layer, x)
 
-    def layer_step(self, layer: int, input: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`LinearRecurrent.layer_step`."""
+    def advance(self, layer: int, input: Tensor, state: Tensor) -> Tensor:
+        """See :meth:`LinearRecurrent.advance`."""
         real, imag = state.split(self.state_size, dim=-1)
         (a_real, a_imag), (b_real, b_imag) = self._eigenvalues(layer), self._input_matrix(layer)
-        c_real, c_imag = getattr(self, f"C_l{layer}")
         next_real = a_real * real - a_imag * imag + input @ b_real.T
         next_imag = a_real * imag + a_imag * real + input @ b_imag.T
-        output = next_real @ c_real.T - next_imag @ c_imag.T + self._feedthrough(layer, input)
-        return output, torch.cat((next_real, next_imag), dim=-1)
+        return torch.cat((next_real, next_imag), dim=-1)
+
+    def hand_up(self, layer: int, input: Tensor, state: Tensor) -> Tensor:
+        """See :meth:`LinearRecurrent.hand_up`."""
+        real, imag = state.split(self.state_size, dim=-1)
+        c_real, c_imag = getattr(self, f"C_l{layer}")
+        recurrent: Tensor = real @ c_real.T - imag @ c_imag.T
+        return recurrent + self._feedthrough(layer, input)
 
 
 class LRU(ComplexDiagonal):
@@ -459,19 +493,31 @@ class BlockDiagonalRNN(LinearRecurrent):
             "D": _normal(*self._feedthrough_shape(layer)) / math.sqrt(I),
         }
 
-    def run_layer(self, layer: int, x: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`LinearRecurrent.run_layer`."""
+    def states_of(self, layer: int, x: Tensor, initial: Tensor) -> Tensor:
+        """See :meth:`LinearRecurrent.states_of`."""
         driven = nn.functional.linear(x, getattr(self, f"B_l{layer}"))
-        states = block_scan(getattr(self, f"A_l{layer}"), driven, initial)
-        output = nn.functional.linear(states, getattr(self, f"C_l{layer}"))
-        return output + self._feedthrough(layer, x), states[-1] if states.shape[0] > 0 else initial
+        return block_scan(getattr(self, f"A_l{layer}"), driven, initial)
 
-    def layer_step(self, layer: int, input: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`LinearRecurrent.layer_step`."""
+    def read_out(self, layer: int, x: Tensor, states: Tensor) -> Tensor:
+        """See :meth:`LinearRecurrent.read_out`."""
+        return self.hand_up(layer, x, states)
+
+    def advance(self, layer: int, input: Tensor, state: Tensor) -> Tensor:
+        """See :meth:`LinearRecurrent.advance`."""
         blocks: Tensor = getattr(self, f"A_l{layer}")
         by_head = state.unflatten(-1, blocks.shape[:2]).unsqueeze(-1)
-        moved = (blocks @ by_head).flatten(-3) + input @ getattr(self, f"B_l{layer}").T
-        return moved @ getattr(self, f"C_l{layer}").T + self._feedthrough(layer, input), moved
+        moved: Tensor = (blocks @ by_head).flatten(-3)
+        return moved + nn.functional.linear(input, getattr(self, f"B_l{layer}"))
+
+    def hand_up(self, layer: int, input: Tensor, state: Tensor) -> Tensor:
+        """See :meth:`LinearRecurrent.hand_up`."""
+        output = nn.functional.linear(state, getattr(self, f"C_l{layer}"))
+        return output + self._feedthrough(layer, input)
+
+    def eigenvalues(self, layer: int) -> Tensor:
+        """Those of all heads, by LAPACK, complex [N]."""
+        values: Tensor = torch.linalg.eigvals(getattr(self, f"A_l{layer}"))
+        return values.flatten()
 
 
 def _check_moduli(low: float, high: float) -> None:

@@ -118,7 +118,7 @@ class Recurrent(nn.Module):
                     extents |= {f"bias_{part}": (blocks * hidden_size,) for part, blocks, _ in parts if blocks > 0}
                 if proj_size > 0:
                     extents["weight_hr"] = (proj_size, hidden_size)
-                extents |= {own.name: (hidden_size,) for own in shape.unit_parameters}
+                extents |= {name: (hidden_size,) for name in self._own_names}
                 for name, extent in extents.items():
                     values = torch.empty(extent, device=device, dtype=dtype)
                     ops.dtype_name(values)
@@ -136,12 +136,20 @@ class Recurrent(nn.Module):
         for name, parameter in self.named_parameters():
             nn.init.uniform_(parameter, *ranges.get(name.rsplit("_l", 1)[0], (-bound, bound)))
 
+    @property
+    def _own_names(self) -> tuple[str, ...]:
+        """Names of the parameters that each unit has of its own."""
+        return tuple(own.name for own in CELLS[self.cell].unit_parameters)
+
     def unit_parameters(self, layer: int, suffix: str = "") -> Tensor | None:
         """What the cell reads as the parameters of its units, [Q, H]; None where it has none."""
-        names = CELLS[self.cell].unit_parameters
-        if not names:
+        if not self._own_names:
             return None
-        return torch.stack([getattr(self, f"{own.name}_l{layer}{suffix}") for own in names])
+        return torch.stack([getattr(self, f"{name}_l{layer}{suffix}") for name in self._own_names])
+
+    def used_recurrent_weight(self, weight: Tensor) -> Tensor:
+        """What the cell multiplies its state with, of the parameter ``weight_hh_l{k}``."""
+        return weight
 
     def flatten_parameters(self) -> None:
         """Does nothing; ``torch.nn`` has it."""
@@ -150,7 +158,7 @@ class Recurrent(nn.Module):
     def all_weights(self) -> list[list[Tensor]]:
         """The parameters that exist, layer by layer and direction by direction."""
         names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"]
-        names += [own.name for own in CELLS[self.cell].unit_parameters]
+        names += self._own_names
         ends = [f"_l{layer}{suffix}" for layer in range(self.num_layers) for suffix in self._suffixes]
         return [[getattr(self, name + end) for name in names if hasattr(self, name + end)] for end in ends]
 
@@ -261,7 +269,7 @@ class Recurrent(nn.Module):
             # The given state 0 is projected, the kernel's are not; behind the first step all are of one kind.
             x, ahead = sequences.split_first()
             state = torch.cat([s.squeeze(0) for s in initial], dim=-1)
-            after = _projected_step(CELLS[self.cell], x, state, weights, self.proj_size)
+            after = projected_step(CELLS[self.cell], x, state, weights, self.proj_size)
             first, initial = after[0], tuple(s.unsqueeze(0) for s in after)
         weight_hh = cast(Tensor, weights[1])
         on_unprojected = [weights[0], weight_hh @ to_handed_up, *weights[2:]]
@@ -382,14 +390,6 @@ class LSTM(_TorchTwin):
         return nn.LSTM
 
 
-def check_supported(module: Any) -> None:
-    """Raises ValueError for options of a layer whose Jacobians this package does not have."""
-    if module.bidirectional:
-        raise ValueError("module: expected a unidirectional layer, got bidirectional=True")
-    if module.proj_size > 0:
-        raise ValueError(f"module: expected proj_size=0, got {module.proj_size}")
-
-
 def cell_name(module: Any) -> str | None:
     """The compiled cell of a module; None where there is none."""
     if isinstance(module, Recurrent):
@@ -403,10 +403,14 @@ def cell_name(module: Any) -> str | None:
 
 def read_weights(module: Any, layers: Sequence[int], suffix: str = "") -> list[Tensor | None]:
     """The parameters of these layers as they are now, in the order of ``ops.PARAMETERS``; None for an absent one."""
-    weights = []
+    weights: list[Tensor | None] = []
+    ours = isinstance(module, Recurrent)
     for layer in layers:
-        weights += [read(module, f"{name}_l{layer}{suffix}") for name in ops.PARAMETERS[:-1]]
-        weights.append(module.unit_parameters(layer, suffix) if isinstance(module, Recurrent) else None)
+        own = [read(module, f"{name}_l{layer}{suffix}") for name in ops.PARAMETERS[:-1]]
+        if ours and own[1] is not None:
+            own[1] = module.used_recurrent_weight(own[1])
+        weights += own
+        weights.append(module.unit_parameters(layer, suffix) if ours else None)
     return weights
 
 
@@ -417,7 +421,7 @@ def flat_weights(module: nn.Module, num_layers: int) -> list[Tensor]:
     return [absent if w is None else w for w in weights]
 
 
-def _projected_step(
+def projected_step(
     cell: Cell, x: Tensor, state: Tensor, weights: Sequence[Tensor | None], projected: int
 ) -> tuple[Tensor, ...]:
     """One step from a projected state 0: x [B, I], state [B, P + H] -> S unprojected states [B, H]."""
@@ -431,14 +435,3 @@ def _projected_step(
         )
     ]
     return cell.step(tuple(gates[0]), tuple(gates[1]), (fed_back, carried), ())
-
-
-def prepare(module: Any, input: Tensor, hx: States | None) -> tuple[Tensor, Tensor]:
-    """Checks the arguments of a trajectory; returns x [T, B, I] and initial states [L, S, B, H]."""
-    weight = module.weight_ih_l0
-    x, batched = time_first(module, input, weight, None)
-    names = CELLS[cell_name(module) or ""].states
-    states = check_states(module, names, hx, x.shape[1], batched, weight, None)
-    if states is None:
-        return x, x.new_zeros(module.num_layers, len(names), x.shape[1], module.hidden_size)
-    return x, torch.stack(states, dim=1)

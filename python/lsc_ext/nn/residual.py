@@ -56,10 +56,13 @@ class ResLRUBlock(nn.Module):
         y, last = self.lru.run_layer(0, self.norm(a), initial)
         return a + self._added(y), last
 
-    def step(self, a: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One step in plain torch: a [.., H] and the state [.., 2 N], as :meth:`LRU.layer_step` has it."""
-        y, following = self.lru.layer_step(0, self.norm(a), state)
-        return a + self._added(y), following
+    def advance(self, a: Tensor, state: Tensor) -> Tensor:
+        """One step in plain torch: a [.., H] and the state [.., 2 N], as :meth:`LRU.advance` has it, to the next."""
+        return self.lru.advance(0, self.norm(a), state)
+
+    def hand_up(self, a: Tensor, state: Tensor) -> Tensor:
+        """The output [.., H] after the step that read a [.., H] and left ``state`` [.., 2 N]."""
+        return a + self._added(self.lru.hand_up(0, self.norm(a), state))
 
 
 class ResLRU(nn.Module):
@@ -125,13 +128,14 @@ class ResLRU(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws every parameter anew."""
-        for block in self.blocks:
-            self._as_block(block).reset_parameters()
+        for layer in range(self.num_layers):
+            self.block(layer).reset_parameters()
         if self.adapter is not None:
             _glorot(self.adapter)
 
-    @staticmethod
-    def _as_block(module: nn.Module) -> ResLRUBlock:
+    def block(self, layer: int) -> ResLRUBlock:
+        """One block."""
+        module = self.blocks[layer]
         assert isinstance(module, ResLRUBlock)
         return module
 
@@ -154,8 +158,12 @@ class ResLRU(nn.Module):
         """How many real numbers the state of a block has: 2 N."""
         return 2 * self.state_size
 
-    def layer_step(self, layer: int, input: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of one block in plain torch, with the adapter where it is the first; dropout is that of the mode.
+    def stream(self, layer: int, input: Tensor) -> Tensor:
+        """What a block reads: for the first, what the adapter makes of the input."""
+        return self.adapter(input) if layer == 0 and self.adapter is not None else input
+
+    def advance(self, layer: int, input: Tensor, state: Tensor) -> Tensor:
+        """One step of one block in plain torch, with the adapter where it is the first.
 
         Args:
             layer: which.
@@ -163,11 +171,18 @@ class ResLRU(nn.Module):
             state: [.., 2 N] real: real parts, then imaginary parts.
 
         Returns:
-            What the block hands up, [.., H], and its next state [.., 2 N].
+            The next state [.., 2 N].
         """
-        if layer == 0 and self.adapter is not None:
-            input = self.adapter(input)
-        return self._as_block(self.blocks[layer]).step(input, state)
+        return self.block(layer).advance(self.stream(layer, input), state)
+
+    def hand_up(self, layer: int, input: Tensor, state: Tensor) -> Tensor:
+        """What a block hands up, [.., H], after the step that read ``input`` and left ``state``."""
+        return self.block(layer).hand_up(self.stream(layer, input), state)
+
+    def layer_step(self, layer: int, input: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step: what the block hands up and its next state, with the arguments of :meth:`advance`."""
+        following = self.advance(layer, input, state)
+        return self.hand_up(layer, input, following), following
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Runs the blocks.
@@ -184,7 +199,7 @@ class ResLRU(nn.Module):
             TypeError: a dtype is wrong, or ``input`` is not a tensor.
             RuntimeError: mixed devices.
         """
-        first = self._as_block(self.blocks[0])
+        first = self.block(0)
         a, batched = time_first(self, input, first.gate.weight, None)
         initial = initial_states(hx, self.num_layers, a, self.state_size, first.lru._state_dtype, batched)
         if self.adapter is not None:

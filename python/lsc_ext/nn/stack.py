@@ -1,8 +1,9 @@
-"""The trajectory of a stack of one compiled cell, and its Jacobians."""
+"""Trajectories of stacks of one compiled cell: of layers in one direction or two, with or without a projection."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,26 +11,48 @@ from torch import Tensor, nn
 
 from lsc_ext import ops
 from lsc_ext.cells import CELLS, all_states
-from lsc_ext.nn.arguments import States
-from lsc_ext.nn.recurrent import Recurrent, cell_name, check_supported, flat_weights, prepare
+from lsc_ext.nn.arguments import States, check_states, time_first
+from lsc_ext.nn.recurrent import Recurrent, cell_name, projected_step, read_weights
 from lsc_ext.operator import JacobianOperator, StepOperator
-from lsc_ext.trajectory import Kernel, Trajectory, check_direction, kernel_of, register_reader
+from lsc_ext.steps import StepTrajectory, run_layer
+from lsc_ext.trajectory import Kernel, Readout, Trajectory, check_direction, kernel_of, register_reader
 
 
 class StackTrajectory(Trajectory):
-    """A stack of compiled cells run over x."""
+    """Compiled layers run over x.
 
-    def __init__(self, module: Any, input: Tensor, hx: States | None, through_states: bool) -> None:
+    Args:
+        module: holds the parameters.
+        x: [T, B, I].
+        initial: [L, S, B, H].
+        layers: which layers of the module, from the bottom.
+        suffix: what the parameters' names end with, "_reverse" for the other direction.
+        through_states: whether gradients also flow into the states and inputs of the points.
+    """
+
+    def __init__(
+        self, module: Any, x: Tensor, initial: Tensor, layers: Sequence[int], suffix: str, through_states: bool
+    ) -> None:
         self.module, self.cell = module, cell_name(module) or ""
-        x, initial = prepare(module, input, hx)
-        self.num_layers, self.time_steps, self.batch = module.num_layers, x.shape[0], x.shape[1]
+        self.num_layers, self.time_steps, self.batch = len(layers), x.shape[0], x.shape[1]
         self.through_states = through_states
+        self._ends = [f"_l{layer}{suffix}" for layer in layers]
+        absent = x.new_empty(0)
+
+        def read() -> list[Tensor]:
+            return [absent if w is None else w for w in read_weights(module, layers, suffix)]
+
         with torch.set_grad_enabled(through_states and torch.is_grad_enabled()):
-            self.weights = flat_weights(module, module.num_layers)
+            self.weights = read()
             self.x = x
             self.states, self.gates = ops.recurrent(x, initial, self.weights, self.cell)
         if not through_states and torch.is_grad_enabled():
-            self.weights = flat_weights(module, module.num_layers)  # parametrised weights need their graph
+            self.weights = read()  # parametrised weights need their graph
+
+    @property
+    def handed_up(self) -> Tensor:
+        """What the top layer hands up, [T, B, H]."""
+        return self.states[-1, 1:, 0]
 
     def layers_of(self, direction: str) -> Sequence[int]:
         """time: all; depth and diagonal: all but the first; input: the first; output: the last."""
@@ -44,45 +67,161 @@ class StackTrajectory(Trajectory):
         return [0] if direction == "input" else [self.num_layers - 1]
 
     def operator(
-        self, direction: str, layer: int, points: Tensor, *, readout: Callable[[Tensor], Tensor] | None = None
+        self, direction: str, layer: int, points: Tensor, *, readout: Readout | None = None
     ) -> JacobianOperator:
-        """See :class:`lsc_ext.operator.Trajectory`."""
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
         if direction != "output":
             return StepOperator(
                 self.cell, self.x, self.states, self.gates, self.weights, layer, direction, points, self.through_states
             )
+        return self.output(layer, points, readout)
+
+    def output(
+        self, layer: int, points: Tensor, readout: Readout | None, beside: Tensor | None = None, before: bool = False
+    ) -> JacobianOperator:
+        """D readout / d the states after the step; ``beside`` [N, .] is what else the readout reads."""
         if readout is None:
             raise ValueError("readout: expected a module for direction 'output', got None")
-        hidden = self.states.shape[4]
-        states = self.states if self.through_states else self.states.detach()
-        cell = CELLS[self.cell]
+        read = readout
+        cell, hidden = CELLS[self.cell], self.states.shape[4]
         derived = len(cell.states) - len(cell.free_states)
+        states = self.states if self.through_states else self.states.detach()
         after = states[layer, points[:, 0] + 1, derived:, points[:, 1]]  # [N, V, H]
         unit = ops.of_layer(self.weights, layer)[-1]
         parameters: list[Tensor] = list(readout.parameters()) if isinstance(readout, nn.Module) else []
         if derived:
             parameters.append(unit)
-        return JacobianOperator(lambda s: readout(all_states(cell, s, unit)[:, :hidden]), after.flatten(1), parameters)
+
+        def ahead(s: Tensor, *other: Tensor) -> Tensor:
+            own = all_states(cell, s, unit)[:, :hidden]
+            parts = (*other, own) if before else (own, *other)
+            return read(torch.cat(parts, dim=-1))
+
+        return JacobianOperator(ahead, after.flatten(1), parameters, [] if beside is None else [beside])
 
     def kernel(self, direction: str, layer: int) -> Kernel | None:
         """The weight whose scale moves this Jacobian: in time the recurrent one, along depth the input's."""
         if direction == "output":
             return None
-        names = ["weight_hh"] if direction == "time" else ["weight_ih"]
+        name: str | None = "weight_hh" if direction == "time" else "weight_ih"
         if direction == "time" and CELLS[self.cell].recurrent_blocks == 0:
-            names = [p.name for p in CELLS[self.cell].unit_parameters if p.name == "recurrent_weight"]
-        if not names:
+            own_names = [p.name for p in CELLS[self.cell].unit_parameters]
+            name = "recurrent_weight" if own_names == ["recurrent_weight"] else None
+        if name is None:
             return None
         own = ops.of_layer(self.weights, layer)
-        value = own[ops.PARAMETERS.index(names[0])] if names[0] in ops.PARAMETERS else own[-1]
-        return kernel_of(self.module, f"{names[0]}_l{layer}", value)
+        value = own[ops.PARAMETERS.index(name)] if name in ops.PARAMETERS else own[-1]
+        return kernel_of(self.module, name + self._ends[layer], value)
 
 
-def _read_stack(model: Any, inputs: Tensor, initial_state: Any, through_states: bool) -> Trajectory | None:
-    if cell_name(model) is None:
+class BidirectionalTrajectory(Trajectory):
+    """Layers with two directions each; direction d of layer l counts as layer 2 l + d.
+
+    Args:
+        parts: a trajectory of one layer for each; those of the second direction ran from the end to the start.
+    """
+
+    def __init__(self, parts: Sequence[StackTrajectory | StepTrajectory]) -> None:
+        self.parts = list(parts)
+        self.num_layers = len(self.parts)
+        self.time_steps, self.batch = self.parts[0].time_steps, self.parts[0].batch
+
+    def layers_of(self, direction: str) -> Sequence[int]:
+        """time: all; depth: all but the first two; input: these; output: the last two; diagonal: none."""
+        check_direction(direction)
+        if direction == "time":
+            return range(self.num_layers)
+        if direction == "depth":
+            return range(2, self.num_layers)
+        if direction == "diagonal":
+            return range(0)
+        return [0, 1] if direction == "input" else [self.num_layers - 2, self.num_layers - 1]
+
+    def operator(
+        self, direction: str, layer: int, points: Tensor, *, readout: Readout | None = None
+    ) -> JacobianOperator:
+        """See :class:`lsc_ext.trajectory.Trajectory`; points count time as the inputs do."""
+        part = self.parts[layer]
+        own = self._turned(points) if layer % 2 else points
+        if direction != "output":
+            return part.operator(direction, 0, own)
+        if isinstance(part, StepTrajectory):
+            raise ValueError("directions: expected no 'output' for a bidirectional layer with a projection, got it")
+        other = self.parts[layer - 1 if layer % 2 else layer + 1]
+        assert isinstance(other, StackTrajectory)
+        beside = other.handed_up[tuple((points if layer % 2 else self._turned(points)).T)]
+        beside = beside if part.through_states else beside.detach()
+        return part.output(0, own, readout, beside, before=bool(layer % 2))
+
+    def _turned(self, points: Tensor) -> Tensor:
+        return torch.stack((self.time_steps - 1 - points[:, 0], points[:, 1]), dim=1)
+
+    def kernel(self, direction: str, layer: int) -> Kernel | None:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        return self.parts[layer].kernel(direction, 0)
+
+
+def _projected_layer(
+    module: Any, x: Tensor, initial: tuple[Tensor, ...], layer: int, suffix: str, through_states: bool
+) -> StepTrajectory:
+    """One LSTM layer with a projection, by its torch step: state (h [P], c [H])."""
+    end = f"_l{layer}{suffix}"
+    names = [f"{name}{end}" for name in (*ops.PARAMETERS[:-1], "weight_hr") if hasattr(module, name + end)]
+
+    def advance(fed: Tensor, state: Tensor) -> Tensor:
+        h, c = projected_step(CELLS["lstm"], fed, state, read_weights(module, [layer], suffix), module.proj_size)
+        return torch.cat((nn.functional.linear(h, getattr(module, f"weight_hr{end}")), c), dim=-1)
+
+    parameters = [getattr(module, name) for name in names]
+    with torch.set_grad_enabled(through_states and torch.is_grad_enabled()):
+        ran, _ = run_layer(advance, functools.partial(_first, module.proj_size), x, torch.cat(initial, -1), parameters)
+    ran.kernels = {"time": kernel_of(module, f"weight_hh{end}"), "depth": kernel_of(module, f"weight_ih{end}")}
+    return StepTrajectory([ran], through_states)
+
+
+def _first(count: int, inputs: Tensor, state: Tensor) -> Tensor:
+    return state[:, :count]
+
+
+def _read_stack(model: Any, inputs: Any, initial_state: Any, through_states: bool) -> Trajectory | None:
+    name = cell_name(model)
+    if name is None:
         return None
-    check_supported(model)
-    return StackTrajectory(model, inputs, initial_state, through_states)
+    x, initial = prepare(model, inputs, initial_state)
+    suffixes = ("", "_reverse") if model.bidirectional else ("",)
+    if len(suffixes) == 1 and model.proj_size == 0:
+        return StackTrajectory(model, x, torch.stack(initial, dim=1), range(model.num_layers), "", through_states)
+    parts: list[StackTrajectory | StepTrajectory] = []
+    for layer in range(model.num_layers):
+        sides = []
+        for d, suffix in enumerate(suffixes):
+            start = tuple(s[len(suffixes) * layer + d] for s in initial)
+            fed = x.flip(0) if d else x
+            if model.proj_size > 0:
+                part: Any = _projected_layer(model, fed, start, layer, suffix, through_states)
+                handed_up = part.layers[0].handed_up
+            else:
+                part = StackTrajectory(model, fed, torch.stack(start).unsqueeze(0), [layer], suffix, through_states)
+                handed_up = part.handed_up
+            parts.append(part)
+            sides.append(handed_up.flip(0) if d else handed_up)
+        x = sides[0] if len(sides) == 1 else torch.cat(sides, dim=-1)
+    if len(suffixes) == 2:
+        return BidirectionalTrajectory(parts)
+    return StepTrajectory([part.layers[0] for part in parts if isinstance(part, StepTrajectory)], through_states)
+
+
+def prepare(module: Any, input: Tensor, hx: States | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Checks the arguments of a trajectory; returns x [T, B, I] and the S initial states [L * D, B, .]."""
+    weight = module.weight_ih_l0
+    x, batched = time_first(module, input, weight, None)
+    names = CELLS[cell_name(module) or ""].states
+    states = check_states(module, names, hx, x.shape[1], batched, weight, None)
+    if states is not None:
+        return x, states
+    rows = module.num_layers * (2 if module.bidirectional else 1)
+    widths = [module.proj_size or module.hidden_size] + [module.hidden_size] * (len(names) - 1)
+    return x, tuple(x.new_zeros(rows, x.shape[1], width) for width in widths)
 
 
 register_reader(_read_stack, nn.RNN, nn.GRU, nn.LSTM, Recurrent)

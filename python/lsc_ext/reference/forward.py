@@ -84,7 +84,10 @@ def _layer_of(model: Any, cell: Cell, layer: int) -> list[Tensor]:
     weights = [getattr(model, f"{name}_l{layer}", absent) for name in names]
     if hasattr(model, f"tau_l{layer}"):  # spiking layers keep time constants, and no neuron excites itself
         weights[1] = weights[1] - torch.diag(weights[1].diagonal())
-        decays = [(-1 / getattr(model, f"{name}_l{layer}")).exp() for name in ("tau", "tau_a")[: len(cell.states) - 1]]
+        decays = [
+            (-1 / getattr(model, f"{name}_l{layer}").clamp(min=0.01)).exp()
+            for name in ("tau", "tau_a")[: len(cell.states) - 1]
+        ]
         others = [getattr(model, f"{own.name}_l{layer}") for own in cell.unit_parameters[len(decays) :]]
         return [*weights, torch.stack([*decays, *others])]
     own = [getattr(model, f"{parameter.name}_l{layer}") for parameter in cell.unit_parameters]
