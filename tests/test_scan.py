@@ -238,7 +238,7 @@ def test_many_steps_equal_the_loop(kind, reverse, dtype):
     assert_close("states", states.squeeze(1), expected, tolerance(dtype).forward)
 
 
-@pytest.mark.parametrize(("steps", "lanes"), [(9, 600), (200_000, 4)])
+@pytest.mark.parametrize(("steps", "lanes"), [(9, 1300), (300_000, 4)])
 @every_kind
 def test_the_number_of_threads_changes_no_bit(kind, steps, lanes):
     leaves = [leaf.requires_grad_() for leaf in arguments(kind, time=steps, lanes=lanes, dtype=torch.float32)]
