@@ -218,8 +218,8 @@ JACOBIANS = {
 RADII = [name for name in ROWS if "radi" in name]
 #: What raises: of these rows in these modes, an error whose text has this in it.
 REFUSED: list[tuple[list[str], list[str], str]] = [
-    (RADII, ["func.grad", "func.vjp", "func.jvp", "jvp of grad", "func.grad twice", "jacfwd"], "data pointer"),
-    (RADII, ["vmap", "vmap(grad)", "jacrev"], "data pointer"),
+    (RADII, ["func.grad", "func.vjp", "func.jvp", "jvp of grad", "func.grad twice"], "data pointer"),
+    (RADII, ["vmap", "vmap(grad)", "jacrev", "jacfwd"], "data pointer|random operation"),
     (RADII, ["forward dual"], "expected no forward-mode tangents"),
     (RADII, ["double backward"], "gradient of radius: expected no further derivative"),
     (RADII, ["is_grads_batched"], "Batching rule not implemented"),
