@@ -245,3 +245,92 @@ def test_the_mode_gives_the_derivative_or_an_error_that_is_listed(row, mode):
     expected = truth(subject, point)
     assert expected.abs().max() > 1e-3
     assert_close(mode, found(subject, point), expected, TOLERANCE)
+
+
+KINDS = {"RNN": lsc.nn.RNN, "GRU": lsc.nn.GRU, "LSTM": lsc.nn.LSTM}
+OPTIONS = {"plain": {}, "bidirectional": {"bidirectional": True}, "batch first": {"batch_first": True}}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_compiled_graph_serves_every_batch_size(kind, options):
+    torch.compiler.reset()
+    model = seeded(KINDS[kind], 3, 4, 2, **OPTIONS[options])
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for batch in (2, 3, 5):
+            x = normal(4, batch, 3)
+            found = []
+            for network in (compiled, model):
+                leaf = x.clone().requires_grad_()
+                output = network(leaf)[0]
+                gradients = torch.autograd.grad(output.square().sum(), [leaf, *model.parameters()])
+                found.append([output, *gradients])
+            for a, e in zip(*found, strict=True):
+                assert torch.equal(a, e)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_exported_programs_compute_the_same(kind, options, strict):
+    model = seeded(KINDS[kind], 3, 4, 2, **OPTIONS[options]).eval()
+    batch = 0 if model.batch_first else 1
+    shapes = {"input": {batch: torch.export.Dim("batch", min=2, max=64)}}
+    example, other = (normal(b, 4, 3) if batch == 0 else normal(4, b, 3) for b in (2, 3))
+    program = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=strict)
+    for x in (example, other):
+        assert torch.equal(program.module()(x)[0], model(x)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_ensemble_is_a_loop_over_its_members(kind):
+    members = []
+    for i in range(3):
+        torch.manual_seed(i)
+        members.append(KINDS[kind](3, 4, 2, **DOUBLE))
+    parameters, buffers = torch.func.stack_module_state(members)
+    x = normal(4, 2, 3)
+
+    def run(parameters, buffers, x):
+        return functional_call(members[0], (parameters, buffers), (x,))[0]
+
+    for places, given in (((0, 0, None), x), ((0, 0, 0), torch.stack((x, 2 * x, 3 * x)))):
+        expected = torch.stack([m(given if places[2] is None else given[i])[0] for i, m in enumerate(members)])
+        assert torch.equal(torch.func.vmap(run, places)(parameters, buffers, given), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_each_sample_are_those_of_a_loop(kind):
+    model = seeded(KINDS[kind], 3, 4, 2)
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    samples = normal(5, 4, 3)  # [B, T, I]
+
+    def loss(weights, sample):
+        return functional_call(model, weights, (sample,))[0].square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, samples)
+    for i, sample in enumerate(samples):
+        expected = torch.autograd.grad(model(sample)[0].square().sum(), list(model.parameters()))
+        for (name, _), e in zip(model.named_parameters(), expected, strict=True):
+            assert_close(name, found[name][i], e, 1e-13)
+
+
+def test_checkpoints_save_the_states_and_give_the_same_gradients():
+    model, x = seeded(lsc.nn.GRU, 3, 4, 2, dropout=0.5), normal(4, 2, 3)
+    found = []
+    for reentrant in (None, False, True):
+        torch.manual_seed(0)
+        leaf = x.clone().requires_grad_()
+        output = model(leaf) if reentrant is None else checkpoint(model, leaf, use_reentrant=reentrant)
+        output[0].square().sum().backward()
+        found.append([leaf.grad, *(p.grad.clone() for p in model.parameters())])
+        model.zero_grad()
+    for other in found[1:]:
+        assert all(torch.equal(a, e) for a, e in zip(other, found[0], strict=True))
+
+
+def test_vectorised_jacobians_of_autograd_functional():
+    model, x = seeded(lsc.nn.GRU, 3, 4), normal(3, 1, 3)
+    found = [torch.autograd.functional.jacobian(lambda q: model(q)[0], x, vectorize=v) for v in (False, True)]
+    assert_close("jacobian", found[1], found[0], 1e-13)
