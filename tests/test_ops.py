@@ -472,3 +472,19 @@ def test_half_precision_is_refused():
     x, initial, weights = arguments("gru")
     with pytest.raises(TypeError, match=r"dtype: expected torch.float32 or torch.float64, got torch.float16"):
         ops.recurrent(x.half(), initial.half(), [w.half() for w in weights], "gru")
+
+
+@pytest.mark.parametrize("cell", SMOOTH_CELLS)
+def test_forward_mode_of_forward_mode_is_the_second_difference(cell):
+    model, x = stack(cell, 3, 4, 2, gain=1.5), normal(4, 2, 3)
+    v, w, step = normal(4, 2, 3, seed=5), normal(4, 2, 3, seed=6), 1e-4
+
+    def loss(x):
+        return model(x)[0].square().sum()
+
+    def slope(x):
+        return torch.func.jvp(loss, (x,), (v,))[1]
+
+    nested = torch.func.jvp(slope, (x,), (w,))[1]
+    difference = (slope(x + step * w) - slope(x - step * w)) / (2 * step)
+    assert_close("second derivative", nested, difference.detach(), 1e-5)

@@ -11,13 +11,15 @@ Why the operator is registered this way, with an ``autograd.Function`` at the Au
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lsc_ext import _C
 
@@ -210,12 +212,12 @@ def _torch_gradients(
     return found[0], found[1], None, *found[2:]
 
 
-def _push_forward(function: Callable[..., Any], primals: tuple[Tensor, ...], directions: tuple[Tensor, ...]) -> Any:
+def _push_forward(function: Callable[..., Any], primals: Sequence[Tensor], directions: Sequence[Tensor]) -> Any:
     """J v as the transpose of w -> J' w: two reverse passes, no nested forward mode."""
     value, pull = torch.func.vjp(function, *primals)[:2]
     at = torch.zeros_like(value) if isinstance(value, Tensor) else tuple(torch.zeros_like(v) for v in value)
     push = torch.func.vjp(pull, at)[1]
-    return push(directions)[0]
+    return push(tuple(directions))[0]
 
 
 def _or_zeros(given: Sequence[Tensor | None], like: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -232,6 +234,16 @@ def _one_by_one(
     ]
     stacked = tuple(torch.stack(row) for row in zip(*rows, strict=True))
     return stacked, (0,) * len(stacked)
+
+
+@contextlib.contextmanager
+def outer_tangents(saved: tuple[Tensor | None, ...]) -> Iterator[list[Any]]:
+    """What a ``jvp`` saved, free of the tangent that it computes, while those of forward modes around it are kept.
+
+    torch calls a ``jvp`` with forward mode switched off, and one inside another would find its tangents constant.
+    """
+    with forward_ad._set_fwd_grad_enabled(True):
+        yield [None if tensor is None else forward_ad.unpack_dual(tensor).primal for tensor in saved]
 
 
 class _Recurrent(torch.autograd.Function):
@@ -267,16 +279,14 @@ class _Recurrent(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None]:
-        x, initial, *weights = ctx.saved_tensors
-        primals = (x, initial, *weights)
-        given = (tangents[0], tangents[1], *tangents[3:])
-        directions = _or_zeros(given, primals)
         cell = ctx.cell
 
         def trajectory(x: Tensor, initial: Tensor, *weights: Tensor) -> Tensor:
             return torch_trajectory(x, initial, weights, cell)
 
-        return _push_forward(trajectory, primals, directions), None
+        with outer_tangents(ctx.saved_tensors) as primals:
+            directions = _or_zeros((tangents[0], tangents[1], *tangents[3:]), primals)
+            return _push_forward(trajectory, primals, directions), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -359,11 +369,11 @@ class _RecurrentBackward(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
-        grad_states, x, states, *weights = ctx.saved_tensors
-        primals = (grad_states, x, states[:, 0], *weights)
-        initial = None if tangents[2] is None else tangents[2][:, 0]
-        directions = _or_zeros((tangents[0], tangents[1], initial, *tangents[5:]), primals)
-        return _push_forward(functools.partial(_torch_backward, ctx.cell), primals, directions)
+        with outer_tangents(ctx.saved_tensors) as (grad_states, x, states, *weights):
+            primals = (grad_states, x, states[:, 0], *weights)
+            initial = None if tangents[2] is None else tangents[2][:, 0]
+            directions = _or_zeros((tangents[0], tangents[1], initial, *tangents[5:]), primals)
+            return _push_forward(functools.partial(_torch_backward, ctx.cell), primals, directions)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:

@@ -14,13 +14,10 @@ Why a ``Function`` stands at the Autograd key: docs/design/0002.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lsc_ext import _C, ops
 
@@ -152,16 +149,6 @@ def _fold(tensor: Tensor, batch_dim: int | None, batch_size: int, at: int) -> Te
     return batched.flatten(at, at + 1)
 
 
-@contextlib.contextmanager
-def _outer_tangents(saved: tuple[Tensor | None, ...]) -> Iterator[list[Any]]:
-    """What a ``jvp`` saved, free of the tangent that it computes, while those of forward modes around it are kept.
-
-    torch calls a ``jvp`` with forward mode switched off, and one inside another would find its tangents constant.
-    """
-    with forward_ad._set_fwd_grad_enabled(True):
-        yield [None if tensor is None else forward_ad.unpack_dual(tensor).primal for tensor in saved]
-
-
 class _Scan(torch.autograd.Function):
     """Derivatives of the diagonal recurrence, by itself."""
 
@@ -200,7 +187,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        with _outer_tangents(ctx.saved_tensors) as (transition, initial, states):
+        with ops.outer_tangents(ctx.saved_tensors) as (transition, initial, states):
             by_transition, by_inputs, by_initial = tangents[:3]
             terms = [] if by_inputs is None else [by_inputs]
             if by_transition is not None:
@@ -276,7 +263,7 @@ class _BlockScan(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        with _outer_tangents(ctx.saved_tensors) as (blocks, initial, states):
+        with ops.outer_tangents(ctx.saved_tensors) as (blocks, initial, states):
             by_blocks, by_inputs, by_initial = tangents[:3]
             terms = [] if by_inputs is None else [by_inputs]
             if by_blocks is not None:
