@@ -95,3 +95,13 @@ def test_an_interrupt_exits_with_130(monkeypatch, capsys):
     monkeypatch.setattr("lsc_ext.cli.radii", interrupted)
     assert main(["radii", *SMALL]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(lsc.nn.ARCHITECTURES))
+def test_every_architecture_is_measured_and_pretrained(name, capsys):
+    assert main(["radii", "--architecture", name, *SMALL, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert rows
+    assert all(0 <= row["mean"] < 10 for row in rows)
+    assert main(["pretrain", "--architecture", name, *SMALL, "--steps", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["history"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 import lsc_ext
 from lsc_ext import nn
@@ -23,7 +24,6 @@ from lsc_ext.data import SOURCES, load_images
 from lsc_ext.demo import DemoConfig, run_demo
 from lsc_ext.files import write_json, write_whole
 from lsc_ext.operator import DIRECTIONS
-from lsc_ext.ops import CELL_SHAPES
 from lsc_ext.pretrain import MOVES, PRETRAINED_DIRECTIONS, PretrainConfig, pretrain
 from lsc_ext.radii import radii
 from lsc_ext.spectral import METHODS
@@ -108,7 +108,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cell", choices=sorted(CELL_SHAPES), default="gru", help="of every layer")
+    parser.add_argument(
+        "--architecture",
+        "--cell",
+        choices=sorted(nn.ARCHITECTURES),
+        default="gru",
+        metavar="NAME",
+        help=f"one of {', '.join(sorted(nn.ARCHITECTURES))}",
+    )
     parser.add_argument("--layers", type=int, default=3, help="how many")
     parser.add_argument("--hidden-size", type=int, default=64, help="units of every layer")
     parser.add_argument(
@@ -122,7 +129,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights, data and start vectors")
 
 
-def _model_and_data(options: argparse.Namespace) -> tuple[nn.Recurrent, Tensor]:
+def _model_and_data(options: argparse.Namespace) -> tuple[Module, Tensor]:
     for name in ("input_size", "time_steps", "batch_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(options, name)}")
@@ -133,7 +140,9 @@ def _model_and_data(options: argparse.Namespace) -> tuple[nn.Recurrent, Tensor]:
     else:
         images = load_images(options.data)
         x = images.x[:, torch.randperm(images.labels.numel())[: options.batch_size]].to(dtype)
-    model = nn.Recurrent(options.cell, x.shape[2], options.hidden_size, options.layers, dtype=dtype)
+    model = nn.build(options.architecture, x.shape[2], options.hidden_size, options.layers, dtype=dtype)
+    if isinstance(model, nn.FeedForward):
+        x = x.flatten(0, 1)  # every step a sample
     if options.weights is not None:
         from safetensors.torch import load_file
 
@@ -154,7 +163,7 @@ def _info(options: argparse.Namespace) -> int:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "cells": sorted(CELL_SHAPES),
+        "architectures": sorted(nn.ARCHITECTURES),
     }
     width = max(map(len, content))
     lines = [
