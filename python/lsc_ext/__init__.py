@@ -7,6 +7,7 @@ from lsc_ext._C import build_info
 from lsc_ext.operator import JacobianOperator
 from lsc_ext.pretrain import PretrainConfig, PretrainResult, pretrain
 from lsc_ext.radii import RadiusReport, radii
+from lsc_ext.scan import block_scan, scan
 from lsc_ext.sequential import SequentialTrajectory as _SequentialTrajectory  # noqa: F401, reads nn.Sequential
 from lsc_ext.spectral import RadiusEstimate, Status, spectral_radius
 from lsc_ext.step_model import StepModel
@@ -23,9 +24,11 @@ __all__ = [
     "Status",
     "StepModel",
     "Submodule",
+    "block_scan",
     "build_info",
     "nn",
     "pretrain",
     "radii",
+    "scan",
     "spectral_radius",
 ]
