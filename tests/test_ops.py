@@ -144,14 +144,39 @@ def test_second_derivatives_pass_gradgradcheck(cell):
     assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
 
 
-def test_third_derivatives_raise():
-    x, initial, weights = arguments("gru")
-    x.requires_grad_()
-    states, _ = ops.recurrent(x, initial, weights, "gru")
-    (first,) = torch.autograd.grad(states.square().sum(), x, create_graph=True)
-    (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="third derivative of recurrent: expected no further derivative"):
-        torch.autograd.grad(second.square().sum(), x)
+def test_third_derivatives_are_those_of_the_torch_step():
+    x, initial, weights = arguments("gru", time=2)
+    found = []
+    for function in (ops.recurrent, ops.torch_trajectory):
+        leaf = x.clone().requires_grad_()
+        result = function(leaf, initial, weights, "gru")
+        value = (result[0] if isinstance(result, tuple) else result).pow(3).sum()
+        for _ in range(3):
+            (value,) = torch.autograd.grad(value.square().sum(), leaf, create_graph=True)
+        found.append(value.detach())
+    assert_close("third derivative", *found, 1e-11)
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_backward_of_strided_states_and_gates_is_that_of_their_copies(cell):
+    x, initial, weights = arguments(cell)
+    states, gates = ops.recurrent(x, initial, weights, cell)
+    upstream = normal(*states.shape, seed=9)
+    expected = torch.ops.lsc_ext.recurrent_backward(upstream, x, states, gates, weights, cell)
+    strided = [STRIDED["sliced"](t) for t in (upstream, x, states, gates)]
+    actual = torch.ops.lsc_ext.recurrent_backward(*strided, weights, cell)
+    for a, e in zip([*actual[:2], *actual[2]], [*expected[:2], *expected[2]], strict=True):
+        assert torch.equal(a, e)
+
+
+def test_a_second_derivative_of_a_radius_raises_for_whichever_parameter_it_is_taken():
+    model, x = stack("gru", 2, 4, 2), normal(2, 2, 2)
+    radius = lsc.radii(model, x, directions=("time",), through_states=True)["time"].radius.sum()
+    parameters = [p for name, p in model.named_parameters() if "l0" in name]
+    first = torch.autograd.grad(radius, parameters, create_graph=True)
+    for parameter in parameters:
+        with pytest.raises(RuntimeError, match="gradient of radius: expected no further derivative"):
+            torch.autograd.grad(sum(f.sum() for f in first), parameter, retain_graph=True)
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
@@ -252,24 +277,43 @@ def right_or_refused(compute, expected, tolerance=1e-6):
     assert_close("transformed", actual, expected, tolerance)
 
 
-def test_vmap_of_the_operator_is_right_or_refused():
-    x, initial, weights = arguments("gru")
-    several = torch.stack((x, 2 * x))
-    expected = torch.stack([ops.recurrent(each, initial, weights, "gru")[0] for each in several])
-    right_or_refused(
-        lambda: torch.func.vmap(lambda each: ops.recurrent(each, initial, weights, "gru")[0])(several), expected
-    )
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_vmap_over_anything_is_a_loop(cell):
+    x, initial, weights = arguments(cell)
+    function, present = as_function(cell, weights)
+    inputs = [x, initial, *present]
+    several = [torch.stack((t, 1.1 * t, 0.9 * t)) for t in inputs]
+    places = [(0,), (1,), (0, 1), (2,), tuple(range(len(inputs)))]
+    for mapped in places:
+        dims = tuple(0 if i in mapped else None for i in range(len(inputs)))
+        given = [s if i in mapped else t for i, (s, t) in enumerate(zip(several, inputs, strict=True))]
+        expected = [function(*(g[k] if d == 0 else g for g, d in zip(given, dims, strict=True))) for k in range(3)]
+        assert torch.equal(torch.func.vmap(function, dims)(*given), torch.stack(expected))
 
 
-def test_func_hessian_of_the_operator_is_right_or_refused():
+@pytest.mark.parametrize("dim", [1, 2])
+def test_vmap_over_another_dimension_and_twice(dim):
+    x, initial, weights = arguments("lstm", time=3, batch=2, inputs=2)
+    several = torch.stack((x, 2 * x, 3 * x), dim=dim)
+
+    def run(each):
+        return ops.recurrent(each, initial, weights, "lstm")[0]
+
+    expected = torch.stack([run(x), run(2 * x), run(3 * x)])
+    assert torch.equal(torch.func.vmap(run, dim)(several), expected)
+    twice = torch.func.vmap(torch.func.vmap(run, dim))(torch.stack((several, several + 1)))
+    assert torch.equal(twice[0], expected)
+
+
+def test_func_hessian_of_the_operator_is_that_of_autograd():
     x, initial, weights = arguments("gru", time=2, batch=1)
 
     def loss(each):
         return ops.recurrent(each, initial, weights, "gru")[0].square().sum()
 
     expected = torch.autograd.functional.hessian(loss, x)
-    right_or_refused(lambda: torch.func.hessian(loss)(x), expected)
-    right_or_refused(lambda: torch.func.jacrev(torch.func.jacrev(loss))(x), expected)
+    assert_close("hessian", torch.func.hessian(loss)(x), expected, 1e-11)
+    assert_close("jacrev twice", torch.func.jacrev(torch.func.jacrev(loss))(x), expected, 1e-11)
     assert expected.any()
 
 

@@ -238,7 +238,19 @@ def test_many_steps_equal_the_loop(kind, reverse, dtype):
     assert_close("states", states.squeeze(1), expected, tolerance(dtype).forward)
 
 
-@pytest.mark.parametrize(("steps", "lanes"), [(9, 600), (200_000, 4)])
+@every_direction
+def test_gradient_of_a_constant_transition_is_the_sum_over_many_steps(reverse):
+    transition, inputs, initial = arguments("constant", time=50_000, batch=1, lanes=6, dtype=COMPLEX)
+    transition = (transition / (1 + transition.abs())).requires_grad_()
+    upstream = normal(*inputs.shape, seed=9, dtype=COMPLEX)
+    spread = transition.detach().expand_as(inputs).clone().requires_grad_()
+    found, expected = (
+        torch.autograd.grad(scan(a, inputs, initial, reverse=reverse), a, upstream)[0] for a in (transition, spread)
+    )
+    assert_close("gradient", found, expected.sum((0, 1)), TOLERANCES[REAL].gradient)
+
+
+@pytest.mark.parametrize(("steps", "lanes"), [(9, 1300), (300_000, 4)])
 @every_kind
 def test_the_number_of_threads_changes_no_bit(kind, steps, lanes):
     leaves = [leaf.requires_grad_() for leaf in arguments(kind, time=steps, lanes=lanes, dtype=torch.float32)]

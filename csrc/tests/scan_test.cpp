@@ -96,18 +96,18 @@ template <class T>
 void diagonal() {
   for (const Index lanes : {1, 3, 31, 33, 65})
     for (const Index steps : {1, 2, 7}) every_option_at<T>(steps, 2, lanes);
-  every_option_at<T>(3, 1, 1200);  // more than a tile
+  every_option_at<T>(3, 1, 10000);  // more than a tile
 }
 
 template <class T>
 void chunks_of_time() {
-  every_option_at<T>((1 << 19) / 6 + 1, 2, 3);
+  every_option_at<T>((1 << 20) / 22 + 1, 2, 11);
 }
 
 // In chunks, too, a product that overflows leaves a state of zero zero.
 void overflowing_products() {
   ScanShape shape;
-  shape.T = 1 << 19, shape.B = shape.N = 1, shape.constant = true;
+  shape.T = 1 << 20, shape.B = shape.N = 1, shape.constant = true;
   Problem<float> problem(shape, false);
   problem.transition = {3};
   std::fill(problem.inputs.begin(), problem.inputs.end(), 0.0f);
@@ -118,8 +118,8 @@ void overflowing_products() {
 
 template <class T>
 void threads_change_nothing() {
-  for (const Index steps : {9, (1 << 19) / 5})
-    for (const Index lanes : {5, 301}) {
+  for (const Index steps : {9, (1 << 20) / 5})
+    for (const Index lanes : {5, 1301}) {
       if (steps > 9 && lanes > 5) continue;
       ScanShape shape;
       shape.T = steps, shape.B = 1, shape.N = lanes, shape.complex = true;

@@ -140,7 +140,13 @@ def _recurrent_backward_cpu(
     cell: str,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     _check_tensors(x, grad_states, states, gates, *weights)
-    x, weights = x.contiguous(), [w.contiguous() for w in weights]
+    # Held by name: of a temporary, only the address would be left.
+    x, states, gates, weights = (
+        x.contiguous(),
+        states.contiguous(),
+        gates.contiguous(),
+        [w.contiguous() for w in weights],
+    )
     flowing = grad_states.clone(memory_format=torch.contiguous_format)
     grad_x = torch.empty_like(x)
     grad_weights = [torch.empty_like(w) for w in weights]
@@ -150,8 +156,8 @@ def _recurrent_backward_cpu(
         sizes(x, states[:, 0]),
         buffer(x),
         layer_buffers(weights),
-        buffer(states.contiguous()),
-        buffer(gates.contiguous()),
+        buffer(states),
+        buffer(gates),
         buffer(flowing),
         buffer(grad_x),
         layer_buffers(grad_weights),
@@ -179,6 +185,55 @@ def torch_trajectory(x: Tensor, initial: Tensor, weights: Sequence[Tensor], cell
     return torch.stack(layers)
 
 
+def _torch_backward(cell: str, grad_states: Tensor, x: Tensor, initial: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of x, initial and weights by the torch step: slow, differentiable to any order."""
+    pull = torch.func.vjp(
+        lambda x, initial, *weights: torch_trajectory(x, initial, weights, cell), x, initial, *weights
+    )
+    return pull[1](grad_states)  # type: ignore[no-any-return]
+
+
+def is_batched(*tensors: Tensor | None) -> bool:
+    """Whether ``is_grads_batched`` of ``torch.autograd.grad`` is at work, whose vmap is not that of ``torch.func``."""
+    return any(t is not None and torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors)
+
+
+def _torch_gradients(
+    cell: str, grad_states: Tensor, x: Tensor, initial: Tensor, weights: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """What :class:`_Recurrent` returns from its backward pass, by plain torch alone."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        own = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in (x, initial, *weights)]
+        states = torch_trajectory(own[0], own[1], own[2:], cell)
+        found = torch.autograd.grad(states, own, grad_states, create_graph=create_graph, allow_unused=True)
+    return found[0], found[1], None, *found[2:]
+
+
+def _push_forward(function: Callable[..., Any], primals: tuple[Tensor, ...], directions: tuple[Tensor, ...]) -> Any:
+    """J v as the transpose of w -> J' w: two reverse passes, no nested forward mode."""
+    value, pull = torch.func.vjp(function, *primals)[:2]
+    at = torch.zeros_like(value) if isinstance(value, Tensor) else tuple(torch.zeros_like(v) for v in value)
+    push = torch.func.vjp(pull, at)[1]
+    return push(directions)[0]
+
+
+def _or_zeros(given: Sequence[Tensor | None], like: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(torch.zeros_like(p) if t is None else t for p, t in zip(like, given, strict=True))
+
+
+def _one_by_one(
+    function: Any, count: int, in_dims: tuple[Any, ...], arguments: tuple[Any, ...]
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """The rule of vmap that is a loop: where weights differ, or each member has weight gradients of its own."""
+    rows = [
+        function.apply(*(a if dim is None else a.select(dim, i) for a, dim in zip(arguments, in_dims, strict=True)))
+        for i in range(count)
+    ]
+    stacked = tuple(torch.stack(row) for row in zip(*rows, strict=True))
+    return stacked, (0,) * len(stacked)
+
+
 class _Recurrent(torch.autograd.Function):
     """Derivatives of the operator: compiled backward; forward mode through the torch step."""
 
@@ -200,6 +255,8 @@ class _Recurrent(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, states, gates, *weights = ctx.saved_tensors
         arguments = (grads[0], x, states, gates)
+        if is_batched(*grads):
+            return _torch_gradients(ctx.cell, grads[0], x, states[:, 0], weights)
         if torch._C._are_functorch_transforms_active():
             grad_x, grad_initial, *grad_weights = _RecurrentBackward.apply(*arguments, ctx.cell, *weights)  # type: ignore[no-untyped-call]
         else:
@@ -213,29 +270,46 @@ class _Recurrent(torch.autograd.Function):
         x, initial, *weights = ctx.saved_tensors
         primals = (x, initial, *weights)
         given = (tangents[0], tangents[1], *tangents[3:])
-        directions = tuple(torch.zeros_like(p) if t is None else t for p, t in zip(primals, given, strict=True))
+        directions = _or_zeros(given, primals)
         cell = ctx.cell
 
         def trajectory(x: Tensor, initial: Tensor, *weights: Tensor) -> Tensor:
             return torch_trajectory(x, initial, weights, cell)
 
-        # J v as the transpose of w -> J' w: two reverse passes, no nested forward mode.
-        states, pull = torch.func.vjp(trajectory, *primals)[:2]
-        push = torch.func.vjp(pull, torch.zeros_like(states))[1]
-        (tangent,) = push(directions)
-        return tangent, None
+        return _push_forward(trajectory, primals, directions), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        if any(dim is not None for dim in in_dims[3:]):
+            return _one_by_one(_Recurrent, info.batch_size, in_dims, arguments)
+        x, initial, cell, *weights = arguments
+        x, initial = (
+            tensor.unsqueeze(batch).expand(*tensor.shape[:batch], info.batch_size, *tensor.shape[batch:])
+            if dim is None
+            else tensor.movedim(dim, batch)
+            for tensor, dim, batch in ((x, in_dims[0], 1), (initial, in_dims[1], 2))
+        )
+        extent = (info.batch_size, x.shape[2])
+        states, gates = _Recurrent.apply(x.flatten(1, 2), initial.flatten(2, 3), cell, *weights)  # type: ignore[no-untyped-call]
+        return (states.unflatten(3, extent), gates.unflatten(2, extent)), (3, 2)
 
 
 class _Once(torch.autograd.Function):
-    """Hands a derivative of ``source`` on; asked for that derivative's own, it raises where there would be silence."""
+    """Hands a derivative of ``sources`` on; asked for that derivative's own, it raises where there would be silence."""
 
     @staticmethod
-    def forward(derivative: Tensor, source: Tensor, name: str) -> Tensor:
+    def forward(derivative: Tensor, name: str, *sources: Tensor) -> Tensor:
         return derivative.view_as(derivative)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.name = inputs[2]
+        ctx.name = inputs[1]
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], derivative: Tensor, name: str, *sources: Tensor
+    ) -> tuple[Tensor, Any]:
+        return _Once.apply(derivative, name, *sources), in_dims[0]  # type: ignore[no-untyped-call]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
@@ -243,16 +317,14 @@ class _Once(torch.autograd.Function):
 
 
 def once(derivative: Tensor, sources: Sequence[Tensor], name: str) -> Tensor:
-    """``derivative``, whose own derivative with respect to ``sources`` raises instead of being zero."""
-    for source in sources:
-        if torch.is_grad_enabled() and source.requires_grad:
-            derivative = _Once.apply(derivative, source, name)  # type: ignore[no-untyped-call]
-            break
+    """``derivative``, whose own derivative with respect to any of ``sources`` raises instead of being zero."""
+    if torch.is_grad_enabled() and any(source.requires_grad for source in sources):
+        return _Once.apply(derivative, name, *sources)  # type: ignore[no-any-return, no-untyped-call]
     return derivative
 
 
 class _RecurrentBackward(torch.autograd.Function):
-    """The compiled backward pass; its own derivative (double backward) goes through the torch step."""
+    """The compiled backward pass; its own derivatives, to any order, go through the torch step."""
 
     @staticmethod
     def forward(
@@ -273,29 +345,29 @@ class _RecurrentBackward(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         grad_states, x, states, gates, ctx.cell, *weights = inputs
         ctx.save_for_backward(grad_states, x, states, gates, *weights)
+        ctx.save_for_forward(grad_states, x, states, *weights)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_states, x, states, _, *weights = ctx.saved_tensors
-        with torch.enable_grad():
-            upstream = grad_states.detach().requires_grad_()
-            leaves = [t.detach().requires_grad_() for t in (x, states[:, 0], *weights)]
-            trajectory = torch_trajectory(leaves[0], leaves[1], leaves[2:], ctx.cell)
-            first = torch.autograd.grad(trajectory, leaves, upstream, create_graph=True, allow_unused=True)
-            inner = torch.stack([(f * g).sum() for f, g in zip(first, grads, strict=True) if f is not None]).sum()
-            second = torch.autograd.grad(inner, [upstream, *leaves], allow_unused=True)
-        grad_upstream, grad_x, grad_initial, *grad_weights = (
-            torch.zeros_like(leaf) if g is None else g for g, leaf in zip(second, [upstream, *leaves], strict=True)
-        )
+        function = functools.partial(_torch_backward, ctx.cell)
+        pull = torch.func.vjp(function, grad_states, x, states[:, 0], *weights)[1]
+        grad_upstream, grad_x, grad_initial, *grad_weights = pull(grads)
         # States and gates are functions of the other inputs; what their slot 0 passes on is the initial state's part.
-        grad_of_states = torch.zeros_like(states)
-        grad_of_states[:, 0] = grad_initial
-        sources = (*ctx.saved_tensors, *grads)
-        found = (grad_upstream, grad_x, grad_of_states, *grad_weights)
-        grad_upstream, grad_x, grad_of_states, *grad_weights = (
-            once(g, sources, "third derivative of recurrent") for g in found
-        )
+        grad_of_states = torch.cat((grad_initial.unsqueeze(1), torch.zeros_like(states[:, 1:])), dim=1)
         return grad_upstream, grad_x, grad_of_states, None, None, *grad_weights
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        grad_states, x, states, *weights = ctx.saved_tensors
+        primals = (grad_states, x, states[:, 0], *weights)
+        initial = None if tangents[2] is None else tangents[2][:, 0]
+        directions = _or_zeros((tangents[0], tangents[1], initial, *tangents[5:]), primals)
+        return _push_forward(functools.partial(_torch_backward, ctx.cell), primals, directions)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        return _one_by_one(_RecurrentBackward, info.batch_size, in_dims, arguments)
 
 
 _library = torch.library.Library("lsc_ext", "DEF")

@@ -42,7 +42,8 @@ class PretrainConfig:
         batch_size: sequences per step.
         max_points: P, points (t, b) measured per layer and direction in one step.
         lr: AdamW's learning rate for vectors (biases); matrices get lr / (fan in), since a change of all their entries
-            by one size moves eigenvalues by fan in times it.
+            by one size moves eigenvalues by fan in times it. It is halved after 30 steps without progress, which
+            quiets the noise of fresh points where a target is hard to reach.
         weight_decay: AdamW's.
         rescale_limit: largest relative change of a kernel in one step (the paper's 0.15).
         method: how radii are estimated, see :func:`lsc_ext.spectral_radius`.
@@ -406,6 +407,11 @@ class _Loop:
         self._best = self._copy()
         self._generator = torch.Generator().manual_seed(settings.seed + 1)
         self._optimizer = self._make_optimizer() if "gradient" in settings.moves else None
+        self._schedule = (
+            None
+            if self._optimizer is None
+            else torch.optim.lr_scheduler.ReduceLROnPlateau(self._optimizer, factor=0.5, patience=30, min_lr=1e-6)
+        )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         vectors = [p for p in self.model.parameters() if p.requires_grad and p.dim() < 2]
@@ -414,6 +420,8 @@ class _Loop:
             if parameter.requires_grad and parameter.dim() >= 2:
                 lr = self.settings.lr / parameter[0].numel()
                 groups.append({"params": [parameter], "lr": lr})
+        for group in groups:
+            group["initial_lr"] = group["lr"]
         if not groups:
             raise ValueError("model: expected parameters that require gradients for the move 'gradient', got none")
         return torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
@@ -447,6 +455,8 @@ class _Loop:
                 return
             yield record
             self._move(estimates)
+            if self._schedule is not None:
+                self._schedule.step(record.deviation)
 
     def _measure(self) -> dict[str, list[tuple[int, RadiusEstimate, Kernel | None]]]:
         """Radii of fresh points from fresh start vectors: direction -> (layer, estimate, kernel) of each layer."""
@@ -497,11 +507,19 @@ class _Loop:
         for kernel, factor in factors:
             kernel.scale(factor)
 
+    @property
+    def _calm(self) -> float:
+        """How far the learning rate has fallen, 1 at first: rescaling slows down with it."""
+        if self._optimizer is None:
+            return 1.0
+        group = self._optimizer.param_groups[-1]
+        return float(group["lr"]) / float(group["initial_lr"])
+
     def _rescale_factors(
         self, measured: dict[str, list[tuple[int, RadiusEstimate, Kernel | None]]]
     ) -> list[tuple[Kernel, float]]:
         factors = []
-        limit = math.log1p(self.settings.rescale_limit)
+        limit = math.log1p(self.settings.rescale_limit) * self._calm
         for direction, rows in measured.items():
             for _, estimate, kernel in rows:
                 mean = estimate.mean()

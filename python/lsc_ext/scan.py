@@ -30,6 +30,7 @@ _DTYPES = {
     torch.complex64: "complex64",
     torch.complex128: "complex128",
 }
+_SLICE_NUMBERS, _MOST_SLICES = 2**17, 256
 
 
 def _memory(tensor: Tensor) -> Tensor:
@@ -134,6 +135,14 @@ def _sum(terms: list[Tensor]) -> Tensor:
     return terms[0] if len(terms) == 1 else torch.stack(terms).sum(0)
 
 
+def _sum_of_products(one: Tensor, other: Tensor) -> Tensor:
+    """The sum over [T, B] of one conj(other), [N]; in slices of time, whose products stay in cache."""
+    steps, row = one.shape[0], one.shape[1] * one.shape[2]
+    rows = max(1, _SLICE_NUMBERS // max(1, row), -(-steps // _MOST_SLICES))
+    parts = [(a * b.conj()).sum((0, 1)) for a, b in zip(one.split(rows), other.split(rows), strict=True)]
+    return _sum(parts)
+
+
 def _fold(tensor: Tensor, batch_dim: int | None, batch_size: int, at: int) -> Tensor:
     """Makes the dimension of a vmap part of dimension ``at``, in front of what is there."""
     if batch_dim is None:
@@ -174,12 +183,13 @@ class _Scan(torch.autograd.Function):
         delta = _scan(transition, grads[0], None, not reverse, not adjoint)
         grad_transition = grad_initial = None
         if ctx.needs_input_grad[0]:
-            before, after = _pairs(states, delta, reverse)
-            moved = before * after.conj() if adjoint else after * before.conj()
+            pairs = _pairs(states, delta, reverse)
+            one, other = pairs if adjoint else pairs[::-1]
             rest = torch.zeros_like(delta[:1]) if initial is None else _first(delta, reverse) * initial.conj()
             if transition.dim() == 1:
-                grad_transition = moved.sum((0, 1)) + rest.sum((0, 1))
+                grad_transition = _sum_of_products(one, other) + rest.sum((0, 1))
             else:
+                moved = one * other.conj()
                 # The direct recurrence uses the transition where a step arrives, the adjoint where it leaves.
                 front, back = (moved, rest[: states.shape[0]]), (rest[: states.shape[0]], moved)
                 grad_transition = torch.cat(front if reverse != adjoint else back)

@@ -61,19 +61,20 @@ class DiagonalScan {
                     [&](int, const Poll& poll) { run_steps(0, shape_.T, 0, row_, initial_, poll); });
       return;
     }
-    const Index units = (row_ + kUnit - 1) / kUnit;
+    const Index pieces = (row_ + kPiece - 1) / kPiece;
     const int threads = useful_threads(backend_.threads, operations());
-    parallel_ranges(threads, units, backend_.poll, [&](Index begin, Index end, const Poll& poll) {
-      for (Index unit = begin; unit < end; unit += kTileUnits)
-        run_steps(0, shape_.T, unit * kUnit, std::min({(unit + kTileUnits) * kUnit, end * kUnit, row_}), initial_,
+    parallel_ranges(threads, pieces, backend_.poll, [&](Index begin, Index end, const Poll& poll) {
+      for (Index piece = begin; piece < end; piece += kTilePieces)
+        run_steps(0, shape_.T, piece * kPiece, std::min({(piece + kTilePieces) * kPiece, end * kPiece, row_}), initial_,
                   poll);
     });
   }
 
  private:
-  // Numbers to a cache line and to what a worker walks through time at once, so that a step finds the last in L1.
-  static constexpr Index kUnit = 64 / Index(sizeof(T)), kTileUnits = 64;
-  static constexpr Index kFewNumbers = 8 * kUnit, kLongWork = 1 << 19, kChunkNumbers = 1 << 16;
+  // Numbers of a row that a worker takes: less than a page of each row is slower than one worker alone, as memory is
+  // then read in jumps. A tile of pieces is walked through time at once, so that a step finds the last in cache.
+  static constexpr Index kPiece = 4096 / Index(sizeof(T)), kTilePieces = 8;
+  static constexpr Index kFewNumbers = 512 / Index(sizeof(T)), kLongWork = 1 << 20, kChunkNumbers = 1 << 16;
 
   double operations() const { return 4.0 * double(shape_.T) * double(row_); }
   const T* transition_at(Index t) const { return transition_ + (shape_.adjoint ? t - 1 : t) * transition_stride_; }
@@ -95,16 +96,32 @@ class DiagonalScan {
     }
   }
 
-  // What steps [first, last) do to a state h that enters: product h + end, both [row].
+  void set_one(T* numbers) const {
+    for (Index i = 0; i < row_; ++i) numbers[i] = shape_.complex && i % 2 == 1 ? T(0) : T(1);
+  }
+
+  // What steps [first, last) do to a state h that enters: product h + end, both [row]; a constant transition has its
+  // product already.
   void summarise(Index first, Index last, const T* zeros, T* product, T* end, const Poll& poll) const {
     std::fill(end, end + row_, T(0));
-    for (Index i = 0; i < row_; ++i) product[i] = shape_.complex && i % 2 == 1 ? T(0) : T(1);
+    if (!shape_.constant) set_one(product);
     const Index block = steps_per_poll(row_);
     for (Index t = first; t < last; t += block) {
       if (poll()) return;
       const Index steps = std::min(block, last - t);
       kernel_(steps, row_, transition_at(t), transition_stride_, inputs_ + t * stride_, stride_, end, end, 0);
-      kernel_(steps, row_, transition_at(t), transition_stride_, zeros, 0, product, product, 0);
+      if (!shape_.constant) kernel_(steps, row_, transition_at(t), transition_stride_, zeros, 0, product, product, 0);
+    }
+  }
+
+  // A constant transition to this power, by squaring.
+  void power(Index exponent, const T* zeros, T* result) const {
+    std::vector<T> square(static_cast<std::size_t>(row_));
+    set_one(result);
+    kernel_(1, row_, transition_, 0, zeros, 0, result, square.data(), 0);
+    for (; exponent > 0; exponent /= 2) {
+      if (exponent % 2 == 1) chain_(1, row_, square.data(), 0, zeros, 0, result, result, 0);
+      chain_(1, row_, square.data(), 0, zeros, 0, square.data(), square.data(), 0);
     }
   }
 
@@ -114,6 +131,10 @@ class DiagonalScan {
     const int threads = useful_threads(backend_.threads, operations());
     std::vector<T> zeros(std::size_t(row_), T(0));
     std::vector<T> products(std::size_t(chunks * row_)), ends(std::size_t(chunks * row_));
+    if (shape_.constant) {
+      power(length, zeros.data(), products.data());
+      for (Index chunk = 1; chunk < chunks; ++chunk) std::copy_n(products.data(), row_, products.data() + chunk * row_);
+    }
     const auto last = [&](Index chunk) { return std::min((chunk + 1) * length, shape_.T); };
     // The first chunk knows what enters it, and nobody asks what the last one does.
     parallel_ranges(threads, chunks - 1, backend_.poll, [&](Index begin, Index end, const Poll& poll) {

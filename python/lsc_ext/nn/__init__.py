@@ -1,5 +1,6 @@
 """Layers on the compiled kernels. Those that torch.nn has too take its arguments, state dicts, inputs and outputs."""
 
+from lsc_ext.nn.architectures import ARCHITECTURES, build
 from lsc_ext.nn.convert import convert
 from lsc_ext.nn.feed_forward import FeedForward
 from lsc_ext.nn.independent import IndRNN
@@ -13,6 +14,7 @@ from lsc_ext.nn.stack import StackTrajectory
 
 __all__ = [
     "ALIF",
+    "ARCHITECTURES",
     "GRU",
     "INITIALIZATIONS",
     "LIF",
@@ -26,6 +28,7 @@ __all__ = [
     "Recurrent",
     "ResLRU",
     "StackTrajectory",
+    "build",
     "convert",
     "flat_weights",
     "initialize",

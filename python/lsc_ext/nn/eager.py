@@ -168,7 +168,7 @@ class _Recorded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, states, gates = ctx.saved_tensors
-        if torch.is_grad_enabled() or route((*inputs, *grads)) is Route.OPERATOR:
+        if torch.is_grad_enabled() or ops.is_batched(*grads) or route((*inputs, *grads)) is Route.OPERATOR:
             found = _recorded_backward(ctx, inputs, grads)
         else:
             found = _backward(ctx, inputs, states, gates, grads)

@@ -6,14 +6,46 @@ Letters: T time, B batch, I input size, H hidden size, L layers.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor, nn
 
 from lsc_ext.nn.recurrent import Recurrent
+from lsc_ext.trajectory import Kernel
 
 #: Below this many steps a time constant remembers nothing in float32: exp(-1 / 0.01).
 SHORTEST = 0.01
+
+
+@dataclass(frozen=True)
+class _Decays(Kernel):
+    """Recurrent weights and decays exp(-1 / tau) together: the Jacobian in time of LIF is proportional to them.
+
+    ``values`` are the recurrent weight and the parameters of the units as the cell reads them, of which the first
+    ``decays`` rows are decays.
+    """
+
+    decays: int = 1
+
+    def response(self, mean: Tensor) -> float:
+        """As the base, over the decays alone of what the cell reads."""
+        by_weight, by_unit = torch.autograd.grad(mean, self.values, retain_graph=True, allow_unused=True)
+        weight, unit = (value.detach() for value in self.values)
+        change = 0.0 if by_weight is None else float((by_weight * weight).sum())
+        if by_unit is not None:
+            change += float((by_unit * unit)[: self.decays].sum())
+        return change / float(mean.detach())
+
+    def scale(self, factor: float) -> None:
+        """Multiplies the weight and every decay by ``factor``, no decay to more than exp(-1e-4)."""
+        with torch.no_grad():
+            for module, name in self.weights:
+                held = getattr(module, name)
+                if name.startswith("tau"):
+                    held.copy_(1 / (1 / held.clamp(min=SHORTEST) - math.log(factor)).clamp(min=1e-4))
+                else:
+                    held.mul_(factor)
 
 
 class _Spiking(Recurrent):
@@ -36,6 +68,12 @@ class _Spiking(Recurrent):
             values: Tensor = getattr(self, f"{name}_l{layer}{suffix}")
             rows.append((-1 / values.clamp(min=SHORTEST)).exp() if name.startswith("tau") else values)
         return torch.stack(rows)
+
+    def time_kernel(self, end: str, weight_hh: Tensor, unit: Tensor) -> Kernel:
+        """What moves the Jacobian in time of the layer ``end``, read as ``weight_hh`` and ``unit``."""
+        constants = [name for name in self._own_names if name.startswith("tau")]
+        weights = tuple((self, name + end) for name in ("weight_hh", *constants))
+        return _Decays(weights, (weight_hh, unit), len(constants))
 
     def reset_parameters(self) -> None:
         """Draws every parameter as Herranz-Celotti and Rouat do."""

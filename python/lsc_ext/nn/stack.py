@@ -103,13 +103,15 @@ class StackTrajectory(Trajectory):
         """The weight whose scale moves this Jacobian: in time the recurrent one, along depth the input's."""
         if direction == "output":
             return None
+        own = ops.of_layer(self.weights, layer)
+        if direction == "time" and hasattr(self.module, "time_kernel"):
+            return self.module.time_kernel(self._ends[layer], own[1], own[-1])  # type: ignore[no-any-return]
         name: str | None = "weight_hh" if direction == "time" else "weight_ih"
         if direction == "time" and CELLS[self.cell].recurrent_blocks == 0:
             own_names = [p.name for p in CELLS[self.cell].unit_parameters]
             name = "recurrent_weight" if own_names == ["recurrent_weight"] else None
         if name is None:
             return None
-        own = ops.of_layer(self.weights, layer)
         value = own[ops.PARAMETERS.index(name)] if name in ops.PARAMETERS else own[-1]
         return kernel_of(self.module, name + self._ends[layer], value)
 
