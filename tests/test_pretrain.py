@@ -443,3 +443,32 @@ def test_config_and_options_may_be_mixed():
     config = lsc.PretrainConfig(steps=2, seed=5)
     result = lsc.pretrain(small(), sequences(), 0.5, config=config, max_points=8, steps=1)
     assert (result.config.steps, result.config.seed, result.config.max_points) == (1, 5, 8)
+
+
+class Keeping(nn.Module):
+    """A step that keeps its last result in a buffer, of another shape for every batch, as snnTorch's neurons do."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(INPUTS + 4, 4)
+        self.register_buffer("last", torch.zeros(0), persistent=False)
+
+    def step(self, x, state):
+        self.last = torch.tanh(self.linear(torch.cat((x, state), 1)))
+        return self.last
+
+
+def test_the_best_weights_are_restored_beside_buffers_that_change_their_shape():
+    module, best = Keeping(), []
+    model = lsc.StepModel(module.step, 4, module=module)
+
+    def watch(step):
+        if not best or step.deviation < best[-1][0]:
+            best.append((step.deviation, weights_of(module)))
+        model(sequences(3))
+        if step.step == 5:
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        quick(model, sequences(), 0.9, steps=6, lr=2.0, callback=watch)
+    assert_same_weights(module, best[-1][1])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from lsc_ext import _C, ops
 
+#: Makes a context to evaluate in.
+Context = Callable[[], AbstractContextManager[None]]
 DIRECTIONS = ("time", "depth", "diagonal", "input", "output")
 
 
@@ -150,6 +153,16 @@ class JacobianOperator:
         """Forgets what is kept between products; the next product builds it again."""
         self._held = None
 
+    def evaluate_in(self, context: Context) -> None:
+        """Enters ``context()`` whenever the function is called, as a backward pass does long after the radii."""
+        function = self._function
+
+        def evaluated(*arguments: Tensor) -> Tensor:
+            with context():
+                return function(*arguments)
+
+        self._function = evaluated
+
     @staticmethod
     def from_model(
         model: Any,
@@ -177,16 +190,18 @@ class JacobianOperator:
             ValueError: unknown direction or layer; or "output" without ``readout``.
             TypeError: a model of another kind.
         """
-        from lsc_ext.trajectory import grid_points, trajectory_of
+        from lsc_ext.trajectory import eval_mode, grid_points, trajectory_of
 
-        trajectory = trajectory_of(model, inputs, initial_state)
-        layers = trajectory.layers_of(direction)
-        if layer is not None and layer not in layers:
-            raise ValueError(f"layer: expected one of {list(layers)} for direction {direction!r}, got {layer}")
-        points = grid_points(trajectory.time_steps, trajectory.batch)
-        parts = [
-            trajectory.operator(direction, i, points, readout=readout) for i in (layers if layer is None else [layer])
-        ]
+        with eval_mode(model, readout):
+            trajectory = trajectory_of(model, inputs, initial_state)
+            layers = trajectory.layers_of(direction)
+            if layer is not None and layer not in layers:
+                raise ValueError(f"layer: expected one of {list(layers)} for direction {direction!r}, got {layer}")
+            points = grid_points(trajectory.time_steps, trajectory.batch)
+            wanted = layers if layer is None else [layer]
+            parts = [trajectory.operator(direction, i, points, readout=readout) for i in wanted]
+        for part in parts:
+            part.evaluate_in(lambda: eval_mode(model, readout))
         if not parts:
             raise ValueError(f"direction: expected one that this model has, got {direction!r} with one layer")
         return parts[0] if len(parts) == 1 else ConcatenatedOperator(parts)
@@ -281,6 +296,9 @@ class _CompiledOperator(JacobianOperator):
 
     def release(self) -> None:
         """Nothing is kept."""
+
+    def evaluate_in(self, context: Context) -> None:
+        """Nothing is evaluated."""
 
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
         index = None if index is None else index.to(torch.int64).contiguous()
@@ -442,6 +460,10 @@ class ConstantOperator(JacobianOperator):
     def release(self) -> None:
         """As the base."""
         self.one.release()
+
+    def evaluate_in(self, context: Context) -> None:
+        """As the base."""
+        self.one.evaluate_in(context)
 
 
 class ConcatenatedOperator(JacobianOperator):

@@ -426,17 +426,24 @@ class _Loop:
             raise ValueError("model: expected parameters that require gradients for the move 'gradient', got none")
         return torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
 
-    def _copy(self) -> list[Tensor]:
-        return [value.detach().clone() for value in self._held()]
-
-    def _held(self) -> list[Tensor]:
-        return [*self.model.parameters(), *self.model.buffers()]
+    def _copy(self) -> list[tuple[nn.Module, str, Tensor]]:
+        """Module, name and values of every parameter and buffer."""
+        return [
+            (module, name, held.detach().clone())
+            for module in self.model.modules()
+            for named in (module.named_parameters(recurse=False), module.named_buffers(recurse=False))
+            for name, held in named
+        ]
 
     def restore_best(self) -> None:
         """Puts the best weights back."""
         with torch.no_grad():
-            for held, value in zip(self._held(), self._best, strict=True):
-                held.copy_(value)
+            for module, name, value in self._best:
+                held = getattr(module, name)
+                if held.shape == value.shape:
+                    held.copy_(value)
+                else:  # a buffer that the module replaces as it runs, such as the last state of one batch
+                    setattr(module, name, value.clone())
 
     def run(self) -> Iterator[PretrainStep]:
         """One record per step."""

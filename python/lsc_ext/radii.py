@@ -184,6 +184,7 @@ def radii(
                     points = grid[torch.randperm(grid.shape[0], generator=sampler)[:max_points]]
                 indices.append(points)
                 operator = trajectory.operator(direction, layer, points, readout=readout)
+                operator.evaluate_in(lambda: eval_mode(model, readout))
                 own_seed = (seed + 1_000_003 * number + layer) % 2**63
                 parts.append(_one(operator, direction, method, num_matvecs, tol, own_seed, square))
             estimate = concatenate(parts) if parts else _nothing(inputs, method)
