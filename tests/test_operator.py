@@ -234,8 +234,8 @@ BAD_PRODUCTS = {
     "shape": (normal(2, 3), None, ValueError, r"v: expected shape \(6, 5\), got \(2, 3\)"),
     "indexed shape": (normal(6, 5), torch.tensor([0]), ValueError, r"v: expected shape \(1, 5\), got \(6, 5\)"),
     "dtype": (normal(6, 5).float(), None, TypeError, "v: expected torch.float64 on cpu, got torch.float32"),
-    "index too large": (normal(1, 5), torch.tensor([6]), ValueError, r"indices: expected 0 .. 5, got 6"),
-    "index negative": (normal(1, 5), torch.tensor([-1]), ValueError, r"indices: expected 0 .. 5, got -1"),
+    "index too large": (normal(1, 5), torch.tensor([6]), ValueError, r"index: expected 0 .. 5, got 6"),
+    "index negative": (normal(1, 5), torch.tensor([-1]), ValueError, r"index: expected 0 .. 5, got -1"),
 }
 
 

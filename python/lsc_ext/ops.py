@@ -11,6 +11,7 @@ Why the operator is registered this way, with an ``autograd.Function`` at the Au
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -50,6 +51,13 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
         return torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[no-any-return]
 
     return run
+
+
+def eagerly() -> contextlib.AbstractContextManager[Any]:
+    """Inside, what ``torch.compile`` made runs as it was written; where torch can do that (2.6)."""
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return]
 
 
 def buffer(tensor: Tensor) -> Buffer:
