@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from lsc_ext import _C, ops
 
+#: How many products show which points an iteration works on.
+_WINDOW = 4
 DIRECTIONS = ("time", "depth", "diagonal", "input", "output")
 
 
@@ -150,6 +152,7 @@ class JacobianOperator:
         self._read = tuple({id(p): p for p in parameters}.values())  # each once, or its gradient would count twice
         self.parameters = (*self._read, *(a for a in self._arguments if a.requires_grad))
         self._held: _Linearization | None = None
+        self._recent: list[Tensor] = []
         value = self._linearized(None).value
         if value.dim() != 2 or value.shape[0] != point.shape[0]:
             raise ValueError(f"function: expected a result of shape ({point.shape[0]}, m), got {tuple(value.shape)}")
@@ -201,18 +204,37 @@ class JacobianOperator:
         )
 
     def _linearized(self, index: Tensor | None) -> _Linearization:
-        """At the points ``index``, or at more than them: at most twice as many. The last one is kept."""
+        """At the points ``index`` or more, for which it was made last where that serves.
+
+        An iteration asks for the points at work, in turns for J v and J' v, fewer and fewer; beyond the width of its
+        blocks it goes on to the points that follow. Few products of either kind show all that are at work.
+        """
         held = self._held
-        if held is not None:
-            enough = held.place is None or (index is not None and bool((held.place[index] >= 0).all()))
-            if enough and (index is None or held.size <= 2 * index.shape[0]):
+        if index is None:
+            if held is None or held.place is not None:
+                self._held = _Linearization(self._function, self._arguments, None)
+            return self._held  # type: ignore[return-value]
+        self._recent = [*self._recent[1 - _WINDOW :], index]
+        if held is None:
+            used = index
+        elif held.place is None or bool((held.place[index] >= 0).all()):
+            if len(self._recent) < _WINDOW or 2 * index.shape[0] >= held.size:
                 return held
-        self._held = _Linearization(self._function, self._arguments, index)
+            used = torch.cat(self._recent).unique()
+            if 2 * used.shape[0] >= held.size:
+                return held
+        else:
+            used = torch.cat(self._recent).unique()
+            begin, end = int(used[-1]) + 1, self._arguments[0].shape[0]
+            used = torch.cat((used, torch.arange(begin, min(end, begin + index.shape[0]))))
+        self._held = _Linearization(self._function, self._arguments, used)
+        self._recent = [index]
         return self._held
 
     def release(self) -> None:
         """Forgets what is kept between products; the next product builds it again."""
         self._held = None
+        self._recent = []
 
     @staticmethod
     def from_model(
@@ -261,15 +283,13 @@ class JacobianOperator:
         return (self.num_points, self.rows, self.columns)
 
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
-        linearized = self._linearized(index)
         if index is None:
-            return linearized.product(v, transpose).detach()
-        where = index if linearized.place is None else linearized.place[index]
-        rows = torch.full((linearized.size,), -1)
-        rows[where] = torch.arange(where.shape[0])
-        if int((rows >= 0).sum()) < where.shape[0]:  # a point twice: one row for each time
+            return self._linearized(None).product(v, transpose).detach()
+        if index.unique().shape[0] < index.shape[0]:  # a point twice: one row for each time
             repeated = [a.detach()[index] for a in self._arguments]
             return _Linearization(self._function, repeated, None).product(v, transpose).detach()
+        linearized = self._linearized(index)
+        where = index if linearized.place is None else linearized.place[index]
         spread = v.new_zeros(linearized.size, v.shape[1])
         spread[where] = v
         return linearized.product(spread, transpose)[where].detach()
