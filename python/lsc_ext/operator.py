@@ -181,7 +181,7 @@ class JacobianOperator:
         if bool(((left - right).abs() > 0.01 * size / width**0.5).any()):
             raise RuntimeError(
                 "function: expected a backward pass that autograd can differentiate, got products J v and J' u that "
-                "contradict each other; does a custom autograd.Function detach, or a hook change gradients?"
+                "contradict each other; is a custom autograd.Function once_differentiable or does it detach?"
             )
 
     def _connect(self) -> None:
