@@ -5,19 +5,51 @@ Letters: N Jacobians ("points"), [m, n] the shape of each; K pairs of vectors.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lsc_ext import _C, ops
 
-#: Makes a context to evaluate in.
-Context = Callable[[], AbstractContextManager[None]]
+#: How many products show which points an iteration works on.
+_WINDOW = 4
 DIRECTIONS = ("time", "depth", "diagonal", "input", "output")
+
+
+_MEASURED: contextvars.ContextVar[tuple[nn.Module, ...]] = contextvars.ContextVar("measured", default=())
+
+
+@contextlib.contextmanager
+def eval_mode(*modules: Any) -> Iterator[None]:
+    """Puts modules into eval mode and each of their parts back into its own.
+
+    A :class:`JacobianOperator` that is built inside evaluates its function in it ever after: a backward pass comes
+    when the modules may be training again.
+    """
+    own = tuple(module for module in modules if isinstance(module, nn.Module))
+    # A Submodule has the whole as a property; a child of that name is only a part.
+    wholes = [m.whole if isinstance(getattr(type(m), "whole", None), property) else m for m in own]
+    parts = [part for whole in wholes for part in whole.modules()]  # type: ignore[union-attr]
+    modes = [part.training for part in parts]
+    token = _MEASURED.set((*_MEASURED.get(), *own))
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        _MEASURED.reset(token)
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
+
+
+def _recordable(tensor: Tensor) -> Tensor:
+    """Data that autograd can record, which it cannot from ``torch.inference_mode``."""
+    return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
 
 
 class _Linearization:
@@ -35,9 +67,10 @@ class _Linearization:
         if index is not None:
             self.place = torch.full((count,), -1)
             self.place[index] = torch.arange(self.size)
-        point, *data = (a.detach() if index is None else a.detach()[index] for a in arguments)
-        with torch.enable_grad():
-            self._point = point.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            taken = [_recordable(a) for a in arguments]
+            point, *data = taken if index is None else [a[index] for a in taken]
+            self._point = point.requires_grad_()
             self.value = function(self._point, *data)
             self._upstream = torch.zeros_like(self.value, requires_grad=True)
             self._pulled = self._pull(self._upstream, keep_graph=True)
@@ -52,6 +85,10 @@ class _Linearization:
 
     def product(self, v: Tensor, transpose: bool) -> Tensor:
         """J v, or J' v, for each of the points."""
+        with torch.inference_mode(False):
+            return self._product(_recordable(v), transpose)
+
+    def _product(self, v: Tensor, transpose: bool) -> Tensor:
         if transpose:
             pulled = self._pull(v, keep_graph=False)
             return torch.zeros_like(self._point) if pulled is None else pulled
@@ -69,7 +106,8 @@ class JacobianOperator:
 
     Args:
         function: maps [N, n] (and, one after the other, each of ``data``) to [N, m], row i of the result depending on
-            row i of the arguments alone.
+            row i of the arguments alone. It is evaluated again by later products and by backward passes, so it must be
+            the same function then.
         point: [N, n], where to differentiate.
         parameters: tensors that ``function`` reads and that gradients of a radius are wanted for; ``point`` and each of
             ``data`` are more where they require a gradient.
@@ -78,6 +116,7 @@ class JacobianOperator:
     Raises:
         ValueError: ``point`` or what ``function`` returns is not two-dimensional, or their N differ.
         TypeError: ``point`` is neither float32 nor float64.
+        RuntimeError: the backward pass cannot be differentiated.
     """
 
     num_points: int
@@ -107,18 +146,43 @@ class JacobianOperator:
         for tensor in data:
             if tensor.dim() < 1 or tensor.shape[0] != point.shape[0]:
                 raise ValueError(f"data: expected tensors of shape ({point.shape[0]}, ...), got {tuple(tensor.shape)}")
-        self._function = function
+        self._bare = function
+        self._modules = _MEASURED.get()
         self._arguments = (point, *data)
-        self._read = tuple(parameters)
+        self._read = tuple({id(p): p for p in parameters}.values())  # each once, or its gradient would count twice
         self.parameters = (*self._read, *(a for a in self._arguments if a.requires_grad))
         self._held: _Linearization | None = None
+        self._recent: list[Tensor] = []
         value = self._linearized(None).value
         if value.dim() != 2 or value.shape[0] != point.shape[0]:
             raise ValueError(f"function: expected a result of shape ({point.shape[0]}, m), got {tuple(value.shape)}")
+        self._check_adjoint()
         self.num_points, self.columns = point.shape
         self.rows = value.shape[1]
         self.dtype, self.device = point.dtype, point.device
         self._connect()
+
+    def _function(self, *arguments: Tensor) -> Tensor:
+        # Modules as when this was built, and no torch.compile, whose products have no second derivative.
+        with eval_mode(*self._modules), ops.eagerly():
+            return self._bare(*arguments)
+
+    def _check_adjoint(self) -> None:
+        """Products are right only where the backward pass is one: a step that detaches something has J v = 0."""
+        held = self._linearized(None)
+        generator = torch.Generator().manual_seed(0)
+        u, v = (
+            torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device) for z in (held.value, held._point)
+        )
+        pushed, pulled = held.product(v, False), held.product(u, True)
+        left, right = (u * pushed).sum(1), (pulled * v).sum(1)
+        size = pushed.norm(dim=1) * u.norm(dim=1) + pulled.norm(dim=1) * v.norm(dim=1)
+        width = max(u.shape[1], v.shape[1], 1)
+        if bool(((left - right).abs() > 0.01 * size / width**0.5).any()):
+            raise RuntimeError(
+                "function: expected a backward pass that autograd can differentiate, got products J v and J' u that "
+                "contradict each other; is a custom autograd.Function once_differentiable or does it detach?"
+            )
 
     def _connect(self) -> None:
         """Lets the compiled iteration call this operator's products."""
@@ -140,28 +204,37 @@ class JacobianOperator:
         )
 
     def _linearized(self, index: Tensor | None) -> _Linearization:
-        """At the points ``index``, or at more than them: at most twice as many. The last one is kept."""
+        """At the points ``index`` or more, for which it was made last where that serves.
+
+        An iteration asks for the points at work, in turns for J v and J' v, fewer and fewer; beyond the width of its
+        blocks it goes on to the points that follow. Few products of either kind show all that are at work.
+        """
         held = self._held
-        if held is not None:
-            enough = held.place is None or (index is not None and bool((held.place[index] >= 0).all()))
-            if enough and (index is None or held.size <= 2 * index.shape[0]):
+        if index is None:
+            if held is None or held.place is not None:
+                self._held = _Linearization(self._function, self._arguments, None)
+            return self._held  # type: ignore[return-value]
+        self._recent = [*self._recent[1 - _WINDOW :], index]
+        if held is None:
+            used = index
+        elif held.place is None or bool((held.place[index] >= 0).all()):
+            if len(self._recent) < _WINDOW or 2 * index.shape[0] >= held.size:
                 return held
-        self._held = _Linearization(self._function, self._arguments, index)
+            used = torch.cat(self._recent).unique()
+            if 2 * used.shape[0] >= held.size:
+                return held
+        else:
+            used = torch.cat(self._recent).unique()
+            begin, end = int(used[-1]) + 1, self._arguments[0].shape[0]
+            used = torch.cat((used, torch.arange(begin, min(end, begin + index.shape[0]))))
+        self._held = _Linearization(self._function, self._arguments, used)
+        self._recent = [index]
         return self._held
 
     def release(self) -> None:
         """Forgets what is kept between products; the next product builds it again."""
         self._held = None
-
-    def evaluate_in(self, context: Context) -> None:
-        """Enters ``context()`` whenever the function is called, as a backward pass does long after the radii."""
-        function = self._function
-
-        def evaluated(*arguments: Tensor) -> Tensor:
-            with context():
-                return function(*arguments)
-
-        self._function = evaluated
+        self._recent = []
 
     @staticmethod
     def from_model(
@@ -190,7 +263,7 @@ class JacobianOperator:
             ValueError: unknown direction or layer; or "output" without ``readout``.
             TypeError: a model of another kind.
         """
-        from lsc_ext.trajectory import eval_mode, grid_points, trajectory_of
+        from lsc_ext.trajectory import grid_points, trajectory_of
 
         with eval_mode(model, readout):
             trajectory = trajectory_of(model, inputs, initial_state)
@@ -198,10 +271,8 @@ class JacobianOperator:
             if layer is not None and layer not in layers:
                 raise ValueError(f"layer: expected one of {list(layers)} for direction {direction!r}, got {layer}")
             points = grid_points(trajectory.time_steps, trajectory.batch)
-            wanted = layers if layer is None else [layer]
-            parts = [trajectory.operator(direction, i, points, readout=readout) for i in wanted]
-        for part in parts:
-            part.evaluate_in(lambda: eval_mode(model, readout))
+            chosen = layers if layer is None else [layer]
+            parts = [trajectory.operator(direction, i, points, readout=readout) for i in chosen]
         if not parts:
             raise ValueError(f"direction: expected one that this model has, got {direction!r} with one layer")
         return parts[0] if len(parts) == 1 else ConcatenatedOperator(parts)
@@ -212,15 +283,13 @@ class JacobianOperator:
         return (self.num_points, self.rows, self.columns)
 
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
-        linearized = self._linearized(index)
         if index is None:
-            return linearized.product(v, transpose).detach()
-        where = index if linearized.place is None else linearized.place[index]
-        rows = torch.full((linearized.size,), -1)
-        rows[where] = torch.arange(where.shape[0])
-        if int((rows >= 0).sum()) < where.shape[0]:  # a point twice: one row for each time
+            return self._linearized(None).product(v, transpose).detach()
+        if index.unique().shape[0] < index.shape[0]:  # a point twice: one row for each time
             repeated = [a.detach()[index] for a in self._arguments]
             return _Linearization(self._function, repeated, None).product(v, transpose).detach()
+        linearized = self._linearized(index)
+        where = index if linearized.place is None else linearized.place[index]
         spread = v.new_zeros(linearized.size, v.shape[1])
         spread[where] = v
         return linearized.product(spread, transpose)[where].detach()
@@ -234,8 +303,10 @@ class JacobianOperator:
             index: [K] int64.
         """
         wanted = [p for p in self._read if p.requires_grad]
-        with torch.enable_grad():
-            rows = [a[index].detach().requires_grad_(a.requires_grad or i == 0) for i, a in enumerate(self._arguments)]
+        with torch.inference_mode(False), torch.enable_grad():
+            rows = [
+                _recordable(a)[index].requires_grad_(a.requires_grad or i == 0) for i, a in enumerate(self._arguments)
+            ]
             value = self._function(*rows)
             pulled = None
             if value.requires_grad:
@@ -254,6 +325,12 @@ class JacobianOperator:
 
     def _checked(self, name: str, v: Tensor, size: int, index: Tensor | None) -> Tensor:
         count = self.num_points if index is None else index.shape[0]
+        if index is not None:
+            if index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool or index.dim() != 1:
+                raise ValueError(f"index: expected integers (K,), got {index.dtype} {tuple(index.shape)}")
+            outside = index[(index < 0) | (index >= self.num_points)]
+            if outside.numel():
+                raise ValueError(f"index: expected 0 .. {self.num_points - 1}, got {int(outside[0])}")
         if v.dtype != self.dtype or v.device != self.device:
             raise TypeError(f"{name}: expected {self.dtype} on {self.device}, got {v.dtype} on {v.device}")
         if v.shape != (count, size):
@@ -296,9 +373,6 @@ class _CompiledOperator(JacobianOperator):
 
     def release(self) -> None:
         """Nothing is kept."""
-
-    def evaluate_in(self, context: Context) -> None:
-        """Nothing is evaluated."""
 
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
         index = None if index is None else index.to(torch.int64).contiguous()
@@ -461,10 +535,6 @@ class ConstantOperator(JacobianOperator):
         """As the base."""
         self.one.release()
 
-    def evaluate_in(self, context: Context) -> None:
-        """As the base."""
-        self.one.evaluate_in(context)
-
 
 class ConcatenatedOperator(JacobianOperator):
     """Operators of one shape, one after the other."""
@@ -479,7 +549,6 @@ class ConcatenatedOperator(JacobianOperator):
         _, self.rows, self.columns = first.shape
         self.dtype, self.device = first.dtype, first.device
         self.parameters = tuple(p for part in parts for p in part.parameters)
-        self._held = None
         self._offsets = torch.tensor([0] + [part.num_points for part in parts]).cumsum(0).tolist()
 
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
@@ -498,6 +567,11 @@ class ConcatenatedOperator(JacobianOperator):
             gradients += part.bilinear_gradients(left[mine], right[mine], index[mine] - offset)
         return gradients
 
+    def release(self) -> None:
+        """As the parts."""
+        for part in self.parts:
+            part.release()
+
 
 class SubmatrixOperator(JacobianOperator):
     """Chosen rows and columns of other Jacobians.
@@ -512,7 +586,6 @@ class SubmatrixOperator(JacobianOperator):
         self.whole, self._rows, self._columns = whole, rows, columns
         self.num_points, self.rows, self.columns = whole.num_points, rows.numel(), columns.numel()
         self.dtype, self.device, self.parameters = whole.dtype, whole.device, whole.parameters
-        self._held = None
         self._connect()
 
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
@@ -526,6 +599,10 @@ class SubmatrixOperator(JacobianOperator):
         return self.whole.bilinear_gradients(
             _embed(left, self._rows, self.whole.rows), _embed(right, self._columns, self.whole.columns), index
         )
+
+    def release(self) -> None:
+        """As the whole."""
+        self.whole.release()
 
 
 def _embed(v: Tensor, where: Tensor, size: int) -> Tensor:

@@ -54,6 +54,13 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def eagerly() -> contextlib.AbstractContextManager[Any]:
+    """Inside, what ``torch.compile`` made runs as it was written; where torch can do that (2.6)."""
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return]
+
+
 def buffer(tensor: Tensor) -> Buffer:
     """Address and number of elements of contiguous memory; the caller keeps the tensor alive."""
     return (tensor.data_ptr(), tensor.numel())

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from lsc_ext.files import write_json
+from lsc_ext.operator import eval_mode
 from lsc_ext.radii import RadiusReport, radii
 from lsc_ext.spectral import METHODS, RadiusEstimate, concatenate, estimate_radius
 from lsc_ext.submodule import Submodule
-from lsc_ext.trajectory import Kernel, eval_mode, grid_points, sample_dim, trajectory_of
+from lsc_ext.trajectory import Kernel, grid_points, sample_dim, trajectory_of
 
 MOVES = ("gradient", "rescale")
 PRETRAINED_DIRECTIONS = ("time", "depth", "diagonal")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lsc_ext import ops
-from lsc_ext.operator import DIRECTIONS, JacobianOperator, SubmatrixOperator
+from lsc_ext.operator import DIRECTIONS, JacobianOperator, SubmatrixOperator, eval_mode
 from lsc_ext.spectral import (
     RadiusEstimate,
     check_options,
@@ -19,7 +19,7 @@ from lsc_ext.spectral import (
     frobenius_radius,
     seed_from,
 )
-from lsc_ext.trajectory import eval_mode, grid_points, trajectory_of
+from lsc_ext.trajectory import grid_points, trajectory_of
 
 SQUARES = ("frobenius", "subsample")
 IMPLEMENTATIONS = ("auto", "generic")
@@ -184,7 +184,6 @@ def radii(
                     points = grid[torch.randperm(grid.shape[0], generator=sampler)[:max_points]]
                 indices.append(points)
                 operator = trajectory.operator(direction, layer, points, readout=readout)
-                operator.evaluate_in(lambda: eval_mode(model, readout))
                 own_seed = (seed + 1_000_003 * number + layer) % 2**63
                 parts.append(_one(operator, direction, method, num_matvecs, tol, own_seed, square))
             estimate = concatenate(parts) if parts else _nothing(inputs, method)
@@ -218,13 +217,14 @@ def _one(
 
 
 def _nothing(inputs: Tensor, method: str) -> RadiusEstimate:
-    empty = inputs.new_empty(0)
+    dtype = inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()  # tokens are no radii
+    empty = inputs.new_empty(0, dtype=dtype)
     return RadiusEstimate(
         radius=empty,
         residual=empty,
         status=torch.empty(0, dtype=torch.uint8),
         num_matvecs=torch.empty(0, dtype=torch.int32),
-        eigenvalue=empty.to(torch.complex64 if inputs.dtype == torch.float32 else torch.complex128),
+        eigenvalue=empty.to(torch.complex64 if dtype == torch.float32 else torch.complex128),
         condition=empty,
         method=method,
     )

@@ -12,10 +12,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from lsc_ext.operator import JacobianOperator
 from lsc_ext.steps import StepLayer, StepTrajectory, run_layer
-from lsc_ext.trajectory import Kernel, Readout, Trajectory, check_direction, kernel_of, read, register_reader
+from lsc_ext.trajectory import (
+    Kernel,
+    Readout,
+    Trajectory,
+    check_direction,
+    is_recurrent,
+    kernel_of,
+    leaves_of,
+    read,
+    register_reader,
+)
 
 
 class SequentialTrajectory(Trajectory):
@@ -49,17 +60,6 @@ class SequentialTrajectory(Trajectory):
         return part.kernel(direction, own)
 
 
-def _leaves(model: nn.Sequential) -> list[nn.Module]:
-    leaves = []
-    for child in model:
-        leaves += _leaves(child) if type(child) is nn.Sequential else [child]
-    return leaves
-
-
-def _is_recurrent(module: nn.Module) -> bool:
-    return hasattr(module, "batch_first") and hasattr(module, "num_layers")
-
-
 def _begins_block(module: nn.Module) -> bool:
     return any(p.dim() >= 2 for p in module.parameters())
 
@@ -78,11 +78,12 @@ def _blocks(leaves: Sequence[nn.Module]) -> list[list[nn.Module]]:
 
 def _weight_kernel(block: Sequence[nn.Module]) -> dict[str, Kernel]:
     """The block's matrix, where it is one of a dense layer or a convolution."""
-    for module in block:
-        if _begins_block(module):
-            weight = getattr(module, "weight", None)
-            return {"depth": kernel_of(module, "weight")} if isinstance(weight, Tensor) and weight.dim() >= 2 else {}
-    return {}
+    module = next(module for module in block if _begins_block(module))
+    if parametrize.is_parametrized(module, "weight"):
+        # Operators differentiate what the weight is made of, so how it moves a radius is not known to them.
+        return {"depth": kernel_of(module, "weight", module.weight.detach())}  # type: ignore[operator]
+    weight = module._parameters.get("weight")
+    return {} if weight is None or weight.dim() < 2 else {"depth": kernel_of(module, "weight")}
 
 
 def _feed_forward(block: Sequence[nn.Module], inputs: Tensor) -> StepLayer:
@@ -96,7 +97,8 @@ def _feed_forward(block: Sequence[nn.Module], inputs: Tensor) -> StepLayer:
     parameters = [p for module in modules for p in module.parameters()]
     nothing = torch.zeros(inputs.shape[1], 0, dtype=inputs.dtype)
     layer, _ = run_layer(lambda rows, state: state, apply, inputs, nothing, parameters)
-    layer.kernels = _weight_kernel(modules)
+    if any(_begins_block(module) for module in modules):
+        layer.kernels = _weight_kernel(modules)
     return layer
 
 
@@ -113,10 +115,10 @@ def _read_sequential(model: Any, inputs: Any, initial_state: Any, through_states
         raise TypeError(f"inputs: expected a torch.Tensor, got {type(inputs).__qualname__}")
     if initial_state is not None:
         raise ValueError("initial_state: expected None for an nn.Sequential, whose layers start from zero")
-    leaves = _leaves(model)
+    leaves = leaves_of(model)
     if not any(_begins_block(leaf) for leaf in leaves):
         raise ValueError("model: expected an nn.Sequential with at least one weight matrix, got none")
-    recurrent = [leaf for leaf in leaves if _is_recurrent(leaf)]
+    recurrent = [leaf for leaf in leaves if is_recurrent(leaf)]
     layouts = {bool(leaf.batch_first) for leaf in recurrent}
     if len(layouts) > 1:
         raise ValueError("model: expected recurrent layers with one batch_first, got both")
@@ -143,7 +145,7 @@ def _read_sequential(model: Any, inputs: Any, initial_state: Any, through_states
             waiting.clear()
 
         for leaf in leaves:
-            if not _is_recurrent(leaf):
+            if not is_recurrent(leaf):
                 waiting.append(leaf)
                 continue
             close()

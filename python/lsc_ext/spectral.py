@@ -537,6 +537,7 @@ class _FrobeniusProblem:
             pair = (unit, weighted) if transpose else (weighted, unit)
             found = self.operator.bilinear_gradients(*pair, index)
             total = [a if g is None else g if a is None else a + g for a, g in zip(total, found, strict=True)]
+        self.operator.release()
         return total
 
 
@@ -556,6 +557,7 @@ class _GradientProblem:
         """Gradients of sum(upstream * radius) with respect to the operator's parameters."""
         if self.pairs is None:
             self.pairs = self._find_pairs()
+            self.operator.release()
         left, right, index = self.pairs
         chosen = upstream[index] != 0
         left, right, index = left[chosen], right[chosen], index[chosen]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import inspect
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,7 +32,8 @@ class StepModel(nn.Module):
             each fed what the one below hands up.
         state_size: n. Several state variables are put side by side.
         module: the module whose parameters ``step`` and ``output`` read; by default ``step`` itself where it is a
-            module, or the module that it is a method of.
+            module, or the module that it is a method of. An ``output`` that is a module is registered beside it. A
+            copy of a function that holds a module would go on reading that one, so ``copy.deepcopy`` refuses it.
         output: ``output(state [N, n]) -> [N, H]``, what the layer hands up after a step; None: the whole state.
         input_size: I, needed only where random inputs are to be drawn.
         batch_first: whether inputs and outputs are [B, T, .] instead of [T, B, .].
@@ -62,18 +66,36 @@ class StepModel(nn.Module):
             raise ValueError(f"state_size: expected an int of at least 1, got {state_size!r}")
         owner = step if isinstance(step, nn.Module) else getattr(step, "__self__", None)
         self.module = module if module is not None else owner if isinstance(owner, nn.Module) else None
-        # Kept out of the module tree, which has them by `module`.
+        self.head: nn.Module | None = None
+        inside = [] if self.module is None else list(self.module.modules())
+        if isinstance(output, nn.Module) and not any(output is part for part in inside):
+            self.head = output
+        # Kept out of the module tree, which has them by `module` and `head`.
         self._functions: tuple[Step, Callable[[Tensor], Tensor] | None] = (step, output)
 
     def _take_stack(self, stack: Sequence[Any], *others: object) -> None:
         for i, layer in enumerate(stack):
             if not isinstance(layer, StepModel) or layer.stack is not None:
                 raise TypeError(f"step[{i}]: expected a StepModel of one layer, got {type(layer).__qualname__}")
+            if layer.batch_first and not self.batch_first:
+                raise ValueError(f"step[{i}]: expected batch_first of the stack instead of the layer, got the layer's")
         if not stack or any(other is not None for other in others):
             raise ValueError("step: expected at least one StepModel and no other argument about a step, got a stack")
         self.stack = nn.ModuleList(stack)
         if self.input_size is None:
             self.input_size = stack[0].input_size
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StepModel:
+        for function in () if self.stack is not None else self._functions:
+            if isinstance(function, types.FunctionType) and _reads_a_module(function):
+                raise TypeError(
+                    "step: expected a module or a method of one in a model that is copied, got a function, which would "
+                    f"read the first model's parameters: {function.__qualname__}"
+                )
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     @property
     def layers(self) -> list[StepModel]:
@@ -95,6 +117,8 @@ class StepModel(nn.Module):
         if input.dim() < 2:
             raise ValueError(f"input: expected shape (T, B, ...), got {tuple(input.shape)}")
         fed = input.transpose(0, 1) if self.batch_first else input
+        if hx is not None and not isinstance(hx, Tensor | Sequence):
+            raise TypeError(f"hx: expected a torch.Tensor or a sequence of them, got {type(hx).__qualname__}")
         states = [None] * self.num_layers if hx is None else [hx] if isinstance(hx, Tensor) else list(hx)
         if len(states) != self.num_layers:
             raise ValueError(f"hx: expected {self.num_layers} states, one for each layer, got {len(states)}")
@@ -102,6 +126,8 @@ class StepModel(nn.Module):
         layers, last = [], []
         for number, (model, given) in enumerate(zip(self.layers, states, strict=True)):
             shape = (fed.shape[1], model.state_size or 0)
+            if given is not None and not isinstance(given, Tensor):
+                raise TypeError(f"hx[{number}]: expected a torch.Tensor, got {type(given).__qualname__}")
             if given is not None and tuple(given.shape) != shape:
                 raise ValueError(f"hx[{number}]: expected shape {shape}, got {tuple(given.shape)}")
             initial = fed.new_zeros(shape, dtype=dtype) if given is None else given
@@ -131,6 +157,11 @@ class StepModel(nn.Module):
         if self.batch_first:
             output = output.transpose(0, 1)
         return output, last[0] if self.stack is None else tuple(last)
+
+
+def _reads_a_module(function: types.FunctionType) -> bool:
+    found = inspect.getclosurevars(function)
+    return any(isinstance(value, nn.Module) for value in (*found.nonlocals.values(), *found.globals.values()))
 
 
 def _hand_up(output: Callable[[Tensor], Tensor] | None, inputs: Tensor, state: Tensor) -> Tensor:

@@ -61,18 +61,23 @@ def run_layer(
 
     Raises:
         ValueError: the step changes the shape of the state.
+        TypeError: the state is not of real numbers, or the step returns no tensor.
     """
     if initial.shape[1] == 0:
         rows = inputs.flatten(0, 1)
         up = hand_up(rows, rows.new_zeros(rows.shape[0], 0)).unflatten(0, inputs.shape[:2])
         before = initial.expand(inputs.shape[0], *initial.shape)
         return StepLayer(advance, hand_up, inputs, before, up, parameters), initial
+    if not initial.is_floating_point():
+        raise TypeError(f"initial_state: expected real numbers, got {initial.dtype}")
     state = initial
     states: list[Tensor] = []
     handed: list[Tensor] = []
     for fed in inputs:
         states.append(state)
         following = advance(fed, state)
+        if not isinstance(following, Tensor):
+            raise TypeError(f"step: expected the next state as one Tensor, got {type(following).__qualname__}")
         if following.shape != state.shape:
             raise ValueError(f"step: expected the next state as {tuple(state.shape)}, got {tuple(following.shape)}")
         state = following

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class Submodule(nn.Module):
 
     Raises:
         ValueError: no such module, or several of that class.
-        TypeError: ``model`` is not a module.
+        TypeError: ``model`` is not a module, or ``which`` neither name nor class.
     """
 
     def __init__(self, model: nn.Module, which: str | type[nn.Module], *, batch_first: bool = False) -> None:
@@ -56,6 +57,8 @@ def _name_of(model: nn.Module, which: str | type[nn.Module]) -> str:
         if which not in names:
             raise ValueError(f"which: expected one of {', '.join(names)}, got {which!r}")
         return which
+    if not isinstance(which, type):
+        raise TypeError(f"which: expected a name or a class, got {which!r}")
     found = [name for name, module in model.named_modules() if name and isinstance(module, which)]
     if len(found) != 1:
         raise ValueError(
@@ -80,7 +83,7 @@ def _call_of(model: Submodule, inputs: Any) -> tuple[Any, Any]:
     if len(calls) != 1:
         raise ValueError(f"model: expected one call of {model.name!r} in a forward pass, got {len(calls)}")
     args, kwargs = calls[0]
-    given = [*args, *kwargs.values()]
+    given = inspect.signature(model.target.forward).bind(*args, **kwargs).args
     if not 1 <= len(given) <= 2:
         raise ValueError(f"model: expected {model.name!r} to be called with an input and a state, got {len(given)}")
     return given[0], given[1] if len(given) == 2 else None

@@ -5,9 +5,8 @@ Letters: T time, B batch, L layers, N points (t, b).
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lsc_ext.operator import DIRECTIONS, JacobianOperator
+from lsc_ext.operator import DIRECTIONS, JacobianOperator, eval_mode
 
 Readout = Callable[[Tensor], Tensor]
 
@@ -38,7 +37,9 @@ class Kernel:
         return any(_is_frozen(module, name) for module, name in self.weights)
 
     def response(self, mean: Tensor) -> float:
-        """D log mean / d log scale."""
+        """D log mean / d log scale; 1 where the values are not those that operators differentiate."""
+        if not all(v.requires_grad for v in self.values):
+            return 1.0
         gradients = torch.autograd.grad(mean, self.values, retain_graph=True, allow_unused=True)
         pairs = zip(gradients, self.values, strict=True)
         return sum(float((g * v.detach()).sum()) for g, v in pairs if g is not None) / float(mean.detach())
@@ -136,7 +137,8 @@ def trajectory_of(model: Any, inputs: Any, initial_state: Any = None, through_st
     Raises:
         TypeError: no reader knows the model.
     """
-    trajectory = read(model, inputs, initial_state, through_states)
+    with eval_mode(model):
+        trajectory = read(model, inputs, initial_state, through_states)
     if trajectory is None:
         raise TypeError(f"model: expected {KNOWN_MODELS}, got {type(model).__qualname__}{_hint(model)}")
     return trajectory
@@ -150,26 +152,24 @@ def _hint(model: Any) -> str:
     return f", which contains {', '.join(names)}: try Submodule(model, {names[0]})" if names else ""
 
 
+def leaves_of(model: nn.Sequential) -> list[nn.Module]:
+    """The modules of a sequence, nested ones read as if they were not nested."""
+    leaves = []
+    for child in model:
+        leaves += leaves_of(child) if type(child) is nn.Sequential else [child]
+    return leaves
+
+
+def is_recurrent(module: nn.Module) -> bool:
+    """Whether a module of a sequence runs over time."""
+    return hasattr(module, "batch_first") and hasattr(module, "num_layers")
+
+
 def sample_dim(model: Any) -> int:
     """Which dimension of a model's inputs counts the samples: 0 with ``batch_first`` or without a time axis, else 1."""
     if isinstance(model, nn.Sequential):
-        model = next((m for m in model.modules() if hasattr(m, "batch_first")), None)
+        model = next((leaf for leaf in leaves_of(model) if is_recurrent(leaf)), None)
     return 0 if bool(getattr(model, "batch_first", True)) else 1
-
-
-@contextlib.contextmanager
-def eval_mode(*modules: Any) -> Iterator[None]:
-    """Puts modules into eval mode and each of their parts back into its own."""
-    wholes = [getattr(module, "whole", module) for module in modules if isinstance(module, nn.Module)]
-    parts = [part for whole in wholes for part in whole.modules()]
-    modes = [part.training for part in parts]
-    try:
-        for part in parts:
-            part.training = False
-        yield
-    finally:
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode
 
 
 def grid_points(time_steps: int, batch: int) -> Tensor:
