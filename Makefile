@@ -78,6 +78,7 @@ sanitize: $(VENV)/.installed $(VENV)/.mnist
 bench: $(VENV)/.installed $(VENV)/.mnist
 	$(PY) bench/run.py
 	$(PY) bench/pretrain.py
+	$(PY) bench/overhead.py
 	$(PY) bench/scan.py
 	$(PY) bench/products.py
 

@@ -416,3 +416,21 @@ def test_changing_a_saved_tensor_before_backward_is_noticed():
         model.weight_hh_l0.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         output.backward()
+
+
+def test_a_weight_of_another_dtype_is_refused_on_every_way():
+    model, x = lsc.nn.GRU(3, 4), torch.randn(5, 2, 3)
+    model.weight_hh_l0 = nn.Parameter(model.weight_hh_l0.detach().double())
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), pytest.raises(TypeError, match="dtype: expected torch.float32"):
+            model(x)
+
+
+def test_weights_are_read_when_the_layer_is_called():
+    model, x = lsc.nn.GRU(3, 4), torch.randn(5, 2, 3)
+    before = model(x)[0]
+    model.weight_hh_l0 = nn.Parameter(torch.zeros(12, 4))
+    assert not torch.equal(model(x)[0], before)
+    with torch.no_grad():
+        model.weight_hh_l0.fill_(0.5)
+    assert_close("output", model(x)[0], model.to_torch()(x)[0], TOLERANCES[torch.float32].forward)

@@ -42,7 +42,8 @@ def route(tensors: Sequence[Tensor | None]) -> Route:
     """Which way a call with these tensors takes.
 
     A short way is open where no transform, mode, tracer, compiler or forward-mode level watches, and where every tensor
-    is exactly a Tensor or a Parameter on the CPU whose memory holds its values (no lazy negation, no lazy zeros).
+    is exactly a Tensor or a Parameter on the CPU, of the first one's dtype, whose memory holds its values (no lazy
+    negation, no lazy zeros). What is wrong with a tensor, the operator says.
     """
     if (
         torch.compiler.is_compiling()
@@ -53,11 +54,19 @@ def route(tensors: Sequence[Tensor | None]) -> Route:
         or torch._C._get_tracing_state() is not None
     ):
         return Route.OPERATOR
-    wanted = False
+    wanted, dtype = False, None
     for tensor in tensors:
         if tensor is None:
             continue
-        if type(tensor) not in _PLAIN or not tensor.is_cpu or tensor.is_neg() or tensor._is_zerotensor():
+        if dtype is None:
+            dtype = tensor.dtype
+        if (
+            type(tensor) not in _PLAIN
+            or tensor.dtype is not dtype
+            or not tensor.is_cpu
+            or tensor.is_neg()
+            or tensor._is_zerotensor()
+        ):
             return Route.OPERATOR
         wanted = wanted or tensor.requires_grad
     return Route.RECORDED if wanted and torch.is_grad_enabled() else Route.KERNEL
@@ -81,8 +90,7 @@ def run_stack(x: Tensor, initial: tuple[Tensor, ...] | None, weights: Weights, c
     if way is Route.OPERATOR:
         return _through_operator(x, initial, weights, cell, hidden)
     if way is Route.KERNEL:
-        states = _forward(x, initial, weights, cell, hidden, False)[0]
-        return states[-1, 1:, 0], _last(states)
+        return _ends(_forward(x, initial, weights, cell, hidden, False)[0], False)
     given = 0 if initial is None else len(initial)
     output, *last = _apply_recorded(cell, hidden, given, *tensors)
     return output, tuple(last)
@@ -98,12 +106,24 @@ def _through_operator(
         start = torch.stack(initial, dim=1)
     absent = x.new_empty(0)
     states, _ = ops.recurrent(x, start, [absent if w is None else w for w in weights], cell)
-    return states[-1, 1:, 0], _last(states)
+    last = states.select(1, -1).unbind(1)
+    return states[-1, 1:, 0], tuple(part.clone(memory_format=torch.contiguous_format) for part in last)
 
 
-def _last(states: Tensor) -> tuple[Tensor, ...]:
-    """The states after the last step, copied: they must not share memory with the output."""
-    return tuple(part.clone(memory_format=torch.contiguous_format) for part in states.select(1, -1).unbind(1))
+def _ends(states: Tensor, copied: bool) -> Walked:
+    """As :func:`_through_operator` ends, with the fewest calls of torch.
+
+    The last states are copies: they must not share memory with the output, which may be changed in place. The output is
+    one where ``copied``, and else a view of the states.
+    """
+    layers, slots, count, batch, hidden = states.shape
+    state, step = batch * hidden, count * batch * hidden
+    cut = torch.as_strided_copy if copied else torch.as_strided
+    output = cut(states, (slots - 1, batch, hidden), (step, hidden, 1), ((layers - 1) * slots + 1) * step)
+    extent, strides, after = (layers, batch, hidden), (slots * step, hidden, 1), (slots - 1) * step
+    if count == 1:
+        return output, (torch.as_strided_copy(states, extent, strides, after),)
+    return output, tuple(torch.as_strided_copy(states, extent, strides, after + s * state) for s in range(count))
 
 
 def _layer_buffers(weights: Weights) -> list[list[ops.Buffer | None]]:
@@ -159,11 +179,12 @@ class _Recorded(torch.autograd.Function):
         initial: Any = tensors[:given] or None
         weights = tensors[given:]
         states, gates = _forward(x, initial, weights, cell, hidden, True)
-        ctx.cell, ctx.hidden, ctx.given = cell, hidden, given
+        ctx.call = cell, hidden, given
         ctx.save_for_backward(x, *tensors, states, gates)
         ctx.set_materialize_grads(False)
         # A copy: states are kept for the backward pass, and what is handed out may be changed in place.
-        return states[-1, 1:, 0].clone(), *_last(states)
+        output, last = _ends(states, True)
+        return output, *last
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -181,20 +202,22 @@ _apply_recorded: Any = super(torch.autograd.Function, _Recorded).apply  # past F
 def _backward(
     ctx: Any, inputs: list[Tensor | None], states: Tensor, gates: Tensor, grads: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
+    cell, _, given = ctx.call
     x: Any = inputs[0]
-    x, weights = x.contiguous(), _contiguous(inputs[1 + ctx.given :])
+    x, weights = x.contiguous(), _contiguous(inputs[1 + given :])
+    layers, slots, count, batch, hidden = states.shape
+    step = count * batch * hidden
     flowing = x.new_zeros(states.shape)
     if grads[0] is not None:
-        flowing[-1, 1:, 0] = grads[0]
-    if any(g is not None for g in grads[1:]):
-        for place, grad in zip(flowing.select(1, -1).unbind(1), grads[1:], strict=True):
-            if grad is not None:
-                place.add_(grad)
+        place = (slots - 1, batch, hidden), (step, hidden, 1), ((layers - 1) * slots + 1) * step
+        flowing.as_strided(*place).copy_(grads[0])
+    for s, grad in enumerate(grads[1:]):
+        if grad is not None:
+            flowing[:, -1, s] += grad
     grad_x = torch.empty_like(x)
     grad_weights = [None if w is None else torch.empty_like(w) for w in weights]
-    layers, _, _, batch, hidden = states.shape
     _C.backward(
-        ctx.cell,
+        cell,
         ops.dtype_name(x),
         (x.shape[0], batch, x.shape[2], hidden, layers),
         ops.buffer(x),
@@ -206,17 +229,17 @@ def _backward(
         _layer_buffers(grad_weights),
         torch.get_num_threads(),
     )
-    starts = flowing.select(1, 0).unbind(1)[: ctx.given] if ctx.given else ()
+    starts = flowing.select(1, 0).unbind(1)[:given] if given else ()
     return [grad_x, *starts, *grad_weights]
 
 
 def _recorded_backward(ctx: Any, inputs: list[Tensor | None], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
-    create_graph = torch.is_grad_enabled()
+    create_graph, (cell, hidden, given) = torch.is_grad_enabled(), ctx.call
     with torch.enable_grad():
         # Views, so that a tensor which is given twice gets two gradients.
         own: list[Any] = [None if t is None else t.view_as(t) for t in inputs]
-        initial = tuple(own[1 : 1 + ctx.given]) or None
-        output, last = _through_operator(own[0], initial, own[1 + ctx.given :], ctx.cell, ctx.hidden)
+        initial = tuple(own[1 : 1 + given]) or None
+        output, last = _through_operator(own[0], initial, own[1 + given :], cell, hidden)
         reached = [(end, g) for end, g in zip((output, *last), grads, strict=True) if g is not None]
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
         found = torch.autograd.grad(
