@@ -306,6 +306,17 @@ def test_initial_values_of_a_residual_block():
         assert not linear.bias.any()
 
 
+def test_dropout_is_off_in_the_gradient_of_a_radius():
+    model, x, found = make("ResLRU", layers=3), normal(3, 2, 3), []
+    for block in model.blocks:
+        block.dropout.p = 0.5
+    for training in (True, False):
+        report = lsc.radii(model.train(training), x, directions=("depth",), generator=torch.Generator().manual_seed(0))
+        found.append(torch.cat([g.flatten() for g in gradients(report["depth"].radius, model.parameters())]))
+    assert found[1].abs().max() > 0
+    assert_close("gradient", found[0], found[1], 1e-12)
+
+
 def test_dropout_acts_in_training_only():
     model, x = nn.ResLRU(3, 8, dropout=0.5), normal(5, 2, 3, dtype=torch.float32)
     assert not torch.equal(model(x)[0], model(x)[0])

@@ -418,8 +418,8 @@ def trained():
 
 def test_pretraining_brings_a_stack_of_a_users_cell_to_one_half():
     model, x = trained()
-    result = lsc.pretrain(model, x, 0.5, steps=150, max_points=24, tolerance=0.02, patience=2, certify_points=48)
-    after = lsc.radii(model, normal(6, 16, 6, seed=9, dtype=torch.float32))
+    result = lsc.pretrain(model, x, 0.5, steps=150, max_points=16, tolerance=0.02, patience=2, certify_points=48)
+    after = lsc.radii(model, normal(6, 8, 6, seed=9, dtype=torch.float32))
     for direction in ("time", "depth"):
         assert result.before[direction].mean().item() != pytest.approx(0.5, abs=0.05)
         assert result.after[direction].certified_fraction == 1

@@ -531,14 +531,16 @@ class _FrobeniusProblem:
         usable = radius.isfinite() & (radius > 0)
         weight = torch.where(usable, upstream / torch.where(usable, scale, torch.ones_like(scale)), 0.0)
         index = torch.arange(self.operator.num_points)
-        total: list[Tensor | None] = [torch.zeros_like(p) for p in self.operator.parameters]
+        total = [torch.zeros_like(p) for p in self.operator.parameters]
         for unit, product, transpose in _unit_products(self.operator, self.positions):
             weighted = product * weight.unsqueeze(1)
             pair = (unit, weighted) if transpose else (weighted, unit)
             found = self.operator.bilinear_gradients(*pair, index)
-            total = [a if g is None else g if a is None else a + g for a, g in zip(total, found, strict=True)]
+            for whole, part in zip(total, found, strict=True):
+                if part is not None:
+                    whole += part
         self.operator.release()
-        return total
+        return [*total]
 
 
 @dataclass
