@@ -40,7 +40,7 @@ class StepModel(nn.Module):
 
     Raises:
         TypeError: ``step`` is neither callable nor a sequence of StepModels.
-        ValueError: ``state_size`` is missing or below 1.
+        ValueError: ``state_size`` is missing or below 1; or ``step`` reads a module that ``module`` does not name.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class StepModel(nn.Module):
             raise ValueError(f"state_size: expected an int of at least 1, got {state_size!r}")
         owner = step if isinstance(step, nn.Module) else getattr(step, "__self__", None)
         self.module = module if module is not None else owner if isinstance(owner, nn.Module) else None
+        if self.module is None and isinstance(step, types.FunctionType) and _reads_a_module(step):
+            raise ValueError("module: expected the module that the step reads, so that its parameters count, got None")
         self.head: nn.Module | None = None
         inside = [] if self.module is None else list(self.module.modules())
         if isinstance(output, nn.Module) and not any(output is part for part in inside):

@@ -1,4 +1,7 @@
 // The compiled module `_C`: raw memory in, raw memory out. It allocates no tensor and links no torch.
+#include <algorithm>
+#include <memory>
+
 #include "algorithms/backward.h"
 #include "algorithms/forward.h"
 #include "algorithms/scan.h"
@@ -19,6 +22,54 @@ void run_forward(const std::string& cell_name, const std::string& dtype, const S
     const Trajectory<T> trajectory = make_trajectory<T>(cell, shape, x, states, gates);
     const Backend<T> backend = make_backend<T>(threads);
     release_and_run([&] { forward(backend, cell, cpu::cell_kernels<T>(cell_name), layers, trajectory); });
+  });
+}
+
+// From zero states, into memory of the caller's choice: what the shortest way through Python needs, in one list of
+// addresses and counts, which pybind11 converts faster than anything nested. `memory` is, two numbers each: x; the
+// parameters of every layer, count 0 where absent; states and gates, count 0 where they are not wanted; the output [T,
+// B, H]; the last states [S, L, B, H].
+void run_from_zero(const std::string& cell_name, const std::string& dtype, const Sizes& sizes,
+                   const std::vector<std::int64_t>& memory, int threads) {
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const CellShape& cell = cpu::cell_shape(cell_name);
+    const StackShape shape = stack_shape(sizes);
+    constexpr std::size_t kPerLayer = 5;
+    const std::size_t layers = std::size_t(shape.L);
+    if (memory.size() != 2 * (kPerLayer * layers + 5))
+      throw std::invalid_argument("memory: expected " + std::to_string(2 * (kPerLayer * layers + 5)) +
+                                  " numbers, got " + std::to_string(memory.size()));
+    std::size_t next = 0;
+    const auto take = [&]() -> OptionalBuffer {
+      const std::int64_t address = memory[next++], count = memory[next++];
+      if (count == 0) return std::nullopt;
+      return Buffer{static_cast<std::uintptr_t>(address), count};
+    };
+    const auto required = [&](const OptionalBuffer& buffer) { return buffer ? *buffer : Buffer{0, 0}; };
+    const Buffer x = required(take());
+    LayerBuffers weights(layers);
+    for (auto& layer : weights)
+      for (std::size_t i = 0; i < kPerLayer; ++i) layer.push_back(take());
+    const OptionalBuffer states = take(), gates = take();
+    const std::int64_t state_count = checked_size("states", {shape.L, shape.T + 1, cell.states, shape.B, shape.H});
+    std::unique_ptr<T[]> own(states ? nullptr : new T[std::size_t(state_count)]);
+    const Buffer kept = states ? *states : Buffer{reinterpret_cast<std::uintptr_t>(own.get()), state_count};
+    T* output = data<T>("output", required(take()), checked_size("output", {shape.T, shape.B, shape.H}));
+    T* last = data<T>("last", required(take()), checked_size("last", {cell.states, shape.L, shape.B, shape.H}));
+    const auto parameters = layer_parameters<const T>("weights", cell, shape, weights);
+    require_weights(cell, parameters);
+    const Trajectory<T> trajectory = make_trajectory<T>(cell, shape, x, kept, gates);
+    const Backend<T> backend = make_backend<T>(threads);
+    release_and_run([&] {
+      const Index row = shape.B * shape.H, slot = cell.states * row;
+      for (Index l = 0; l < shape.L; ++l) std::fill_n(trajectory.state(l, 0, 0), slot, T(0));
+      forward(backend, cell, cpu::cell_kernels<T>(cell_name), parameters, trajectory);
+      for (Index t = 0; t < shape.T; ++t) std::copy_n(trajectory.state(shape.L - 1, t + 1, 0), row, output + t * row);
+      for (Index s = 0; s < cell.states; ++s)
+        for (Index l = 0; l < shape.L; ++l)
+          std::copy_n(trajectory.state(l, shape.T, 0) + s * row, row, last + (s * shape.L + l) * row);
+    });
   });
 }
 
@@ -137,6 +188,8 @@ PYBIND11_MODULE(_C, module) {
   module.doc() = "Compiled kernels of lsc_ext. Private: use the Python functions.";
   module.def("forward", &run_forward, py::arg("cell"), py::arg("dtype"), py::arg("sizes"), py::arg("x"),
              py::arg("weights"), py::arg("states"), py::arg("gates"), py::arg("threads"));
+  module.def("forward_from_zero", &run_from_zero, py::arg("cell"), py::arg("dtype"), py::arg("sizes"),
+             py::arg("memory"), py::arg("threads"));
   module.def("backward", &run_backward, py::arg("cell"), py::arg("dtype"), py::arg("sizes"), py::arg("x"),
              py::arg("weights"), py::arg("states"), py::arg("gates"), py::arg("state_gradients"), py::arg("x_gradient"),
              py::arg("gradients"), py::arg("threads"));
