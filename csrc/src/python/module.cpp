@@ -28,7 +28,7 @@ void run_forward(const std::string& cell_name, const std::string& dtype, const S
 // From zero states, into memory of the caller's choice: what the shortest way through Python needs, in one list of
 // addresses and counts, which pybind11 converts faster than anything nested. `memory` is, two numbers each: x; the
 // parameters of every layer, count 0 where absent; states and gates, count 0 where they are not wanted; the output [T,
-// B, H]; the last states [S, L, B, H].
+// B, H]; the last of each of the S states, [L, B, H].
 void run_from_zero(const std::string& cell_name, const std::string& dtype, const Sizes& sizes,
                    const std::vector<std::int64_t>& memory, int threads) {
   dispatch(dtype, [&](auto zero) {
@@ -36,15 +36,15 @@ void run_from_zero(const std::string& cell_name, const std::string& dtype, const
     const CellShape& cell = cpu::cell_shape(cell_name);
     const StackShape shape = stack_shape(sizes);
     constexpr std::size_t kPerLayer = 5;
-    const std::size_t layers = std::size_t(shape.L);
-    if (memory.size() != 2 * (kPerLayer * layers + 5))
-      throw std::invalid_argument("memory: expected " + std::to_string(2 * (kPerLayer * layers + 5)) +
-                                  " numbers, got " + std::to_string(memory.size()));
+    const std::size_t layers = std::size_t(shape.L), count = 2 * (kPerLayer * layers + 4 + std::size_t(cell.states));
+    if (memory.size() != count)
+      throw std::invalid_argument("memory: expected " + std::to_string(count) + " numbers, got " +
+                                  std::to_string(memory.size()));
     std::size_t next = 0;
     const auto take = [&]() -> OptionalBuffer {
-      const std::int64_t address = memory[next++], count = memory[next++];
-      if (count == 0) return std::nullopt;
-      return Buffer{static_cast<std::uintptr_t>(address), count};
+      const std::int64_t address = memory[next++], elements = memory[next++];
+      if (elements == 0) return std::nullopt;
+      return Buffer{static_cast<std::uintptr_t>(address), elements};
     };
     const auto required = [&](const OptionalBuffer& buffer) { return buffer ? *buffer : Buffer{0, 0}; };
     const Buffer x = required(take());
@@ -56,7 +56,9 @@ void run_from_zero(const std::string& cell_name, const std::string& dtype, const
     std::unique_ptr<T[]> own(states ? nullptr : new T[std::size_t(state_count)]);
     const Buffer kept = states ? *states : Buffer{reinterpret_cast<std::uintptr_t>(own.get()), state_count};
     T* output = data<T>("output", required(take()), checked_size("output", {shape.T, shape.B, shape.H}));
-    T* last = data<T>("last", required(take()), checked_size("last", {cell.states, shape.L, shape.B, shape.H}));
+    std::vector<T*> last;
+    for (int state = 0; state < cell.states; ++state)
+      last.push_back(data<T>("last", required(take()), checked_size("last", {shape.L, shape.B, shape.H})));
     const auto parameters = layer_parameters<const T>("weights", cell, shape, weights);
     require_weights(cell, parameters);
     const Trajectory<T> trajectory = make_trajectory<T>(cell, shape, x, kept, gates);
@@ -68,7 +70,7 @@ void run_from_zero(const std::string& cell_name, const std::string& dtype, const
       for (Index t = 0; t < shape.T; ++t) std::copy_n(trajectory.state(shape.L - 1, t + 1, 0), row, output + t * row);
       for (Index s = 0; s < cell.states; ++s)
         for (Index l = 0; l < shape.L; ++l)
-          std::copy_n(trajectory.state(l, shape.T, 0) + s * row, row, last + (s * shape.L + l) * row);
+          std::copy_n(trajectory.state(l, shape.T, 0) + s * row, row, last[std::size_t(s)] + l * row);
     });
   });
 }

@@ -90,7 +90,8 @@ def run_stack(x: Tensor, initial: tuple[Tensor, ...] | None, weights: Weights, c
     if way is Route.OPERATOR:
         return _through_operator(x, initial, weights, cell, hidden)
     if way is Route.KERNEL:
-        return _ends(_forward(x, initial, weights, cell, hidden, False)[0], False)
+        output, last, _, _ = _forward(x, initial, weights, cell, hidden, False)
+        return output, last
     given = 0 if initial is None else len(initial)
     output, *last = _apply_recorded(cell, hidden, given, *tensors)
     return output, tuple(last)
@@ -137,34 +138,41 @@ def _contiguous(weights: Weights) -> Weights:
 
 def _forward(
     x: Tensor, initial: tuple[Tensor, ...] | None, weights: Weights, cell: str, hidden: int, recorded: bool
-) -> tuple[Tensor, Tensor | None]:
-    """States [L, T + 1, S, B, H] and, ``recorded``, gates [L, T, B, P, H]."""
+) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None, Tensor | None]:
+    """Output and last states as :data:`Walked`, states [L, T + 1, S, B, H] and, ``recorded``, gates [L, T, B, P, H].
+
+    Without initial states and unless ``recorded``, there are no states.
+    """
     x, weights = x.contiguous(), _contiguous(weights)
     steps, batch, inputs = x.shape
     layers, shape = len(weights) // ops.PER_LAYER, ops.CELL_SHAPES[cell]
-    extent = (layers, steps + 1, shape["states"], batch, hidden)
-    if initial is None and steps <= 1:
-        states = x.new_zeros(extent)  # one call where two would cost more than the memory
-    else:
-        states = x.new_empty(extent)
-        if initial is None:
-            states.select(1, 0).zero_()
-        else:
-            start = states.select(1, 0)
-            for place, given in zip(start.unbind(1), initial, strict=True):
-                place.copy_(given)
+    count = shape["states"]
+    sizes = (steps, batch, inputs, hidden, layers)
+    states = x.new_empty(layers, steps + 1, count, batch, hidden) if recorded or initial is not None else None
     gates = x.new_empty(layers, steps, batch, shape["preactivations"], hidden) if recorded else None
+    if initial is None:
+        output = x.new_empty(steps, batch, hidden)
+        last = tuple([x.new_empty(layers, batch, hidden) for _ in range(count)])
+        memory: list[int] = []
+        for tensor in (x, *weights, states, gates, output, *last):
+            memory += (0, 0) if tensor is None else (tensor.data_ptr(), tensor.numel())
+        _C.forward_from_zero(cell, ops.dtype_name(x), sizes, memory, torch.get_num_threads())
+        return output, last, states, gates
+    assert states is not None
+    for place, given in zip(states.select(1, 0).unbind(1), initial, strict=True):
+        place.copy_(given)
     _C.forward(
         cell,
         ops.dtype_name(x),
-        (steps, batch, inputs, hidden, layers),
+        sizes,
         ops.buffer(x),
         _layer_buffers(weights),
         ops.buffer(states),
         None if gates is None else ops.buffer(gates),
         torch.get_num_threads(),
     )
-    return states, gates
+    output, last = _ends(states, recorded)
+    return output, last, states, gates
 
 
 class _Recorded(torch.autograd.Function):
@@ -178,12 +186,11 @@ class _Recorded(torch.autograd.Function):
     def forward(ctx: Any, cell: str, hidden: int, given: int, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         initial: Any = tensors[:given] or None
         weights = tensors[given:]
-        states, gates = _forward(x, initial, weights, cell, hidden, True)
+        # The output is a copy: states are kept for the backward pass, and what is handed out may be changed in place.
+        output, last, states, gates = _forward(x, initial, weights, cell, hidden, True)
         ctx.call = cell, hidden, given
         ctx.save_for_backward(x, *tensors, states, gates)
         ctx.set_materialize_grads(False)
-        # A copy: states are kept for the backward pass, and what is handed out may be changed in place.
-        output, last = _ends(states, True)
         return output, *last
 
     @staticmethod
