@@ -195,6 +195,16 @@ GRADIENTS = {
         lambda f, p: torch.func.jvp(torch.func.grad(f), (p,), (direction_at(p),))[1],
         lambda f, p: along(lambda q: reverse(f, q), p, direction_at(p)),
     ),
+    "grad of jvp": (
+        lambda f, p: torch.func.grad(lambda q: torch.func.jvp(f, (q,), (direction_at(q),))[1])(p),
+        lambda f, p: along(lambda q: reverse(f, q), p, direction_at(p)),
+    ),
+    "jvp of jvp": (
+        lambda f, p: torch.func.jvp(
+            lambda q: torch.func.jvp(f, (q,), (direction_at(q),))[1], (p,), (normal(*p.shape, seed=9),)
+        )[1],
+        lambda f, p: (along(lambda q: reverse(f, q), p, direction_at(p)) * normal(*p.shape, seed=9)).sum(),
+    ),
     "vmap(grad)": (
         lambda f, p: torch.func.vmap(torch.func.grad(f))(several(p)),
         lambda f, p: loop(lambda q: reverse(f, q), p),
@@ -218,7 +228,11 @@ JACOBIANS = {
 RADII = [name for name in ROWS if "radi" in name]
 #: What raises: of these rows in these modes, an error whose text has this in it.
 REFUSED: list[tuple[list[str], list[str], str]] = [
-    (RADII, ["func.grad", "func.vjp", "func.jvp", "jvp of grad", "func.grad twice"], "data pointer"),
+    (
+        RADII,
+        ["func.grad", "func.vjp", "func.jvp", "jvp of grad", "func.grad twice", "jvp of jvp", "grad of jvp"],
+        "data pointer",
+    ),
     (RADII, ["vmap", "vmap(grad)", "jacrev", "jacfwd"], "data pointer|random operation"),
     (RADII, ["forward dual"], "expected no forward-mode tangents"),
     (RADII, ["double backward"], "gradient of radius: expected no further derivative"),

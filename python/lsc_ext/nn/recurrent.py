@@ -401,17 +401,12 @@ def cell_name(module: Any) -> str | None:
     return "lstm" if isinstance(module, nn.LSTM) else None
 
 
-@functools.lru_cache(maxsize=256)
-def _names(layer: int, suffix: str) -> tuple[str, ...]:
-    return tuple(f"{name}_l{layer}{suffix}" for name in ops.PARAMETERS[:-1])
-
-
 def read_weights(module: Any, layers: Sequence[int], suffix: str = "") -> list[Tensor | None]:
     """The parameters of these layers as they are now, in the order of ``ops.PARAMETERS``; None for an absent one."""
     weights: list[Tensor | None] = []
     ours = isinstance(module, Recurrent)
     for layer in layers:
-        own = [read(module, name) for name in _names(layer, suffix)]
+        own = [read(module, f"{name}_l{layer}{suffix}") for name in ops.PARAMETERS[:-1]]
         if ours and own[1] is not None:
             own[1] = module.used_recurrent_weight(own[1])
         weights += own
