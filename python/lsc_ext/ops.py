@@ -219,26 +219,12 @@ def _torch_gradients(
     return found[0], found[1], None, *found[2:]
 
 
-<<<<<<< HEAD
 def _push_forward(function: Callable[..., Any], primals: Sequence[Tensor], directions: Sequence[Tensor]) -> Any:
-=======
-def _push_forward(function: Callable[..., Any], primals: Sequence[Tensor], directions: tuple[Tensor, ...]) -> Any:
->>>>>>> 1380f6f (Keep tangents of forward modes around a layer's; describe the short way and the modes; record what a call costs)
     """J v as the transpose of w -> J' w: two reverse passes, no nested forward mode."""
     value, pull = torch.func.vjp(function, *primals)[:2]
     at = torch.zeros_like(value) if isinstance(value, Tensor) else tuple(torch.zeros_like(v) for v in value)
     push = torch.func.vjp(pull, at)[1]
     return push(tuple(directions))[0]
-
-
-@contextlib.contextmanager
-def outer_tangents(saved: Sequence[Tensor | None]) -> Iterator[list[Any]]:
-    """What a ``jvp`` saved, free of the tangent that it computes, while those of forward modes around it are kept.
-
-    torch calls a ``jvp`` with forward mode switched off, and one inside another would find its tangents constant.
-    """
-    with forward_ad._set_fwd_grad_enabled(True):
-        yield [None if tensor is None else forward_ad.unpack_dual(tensor).primal for tensor in saved]
 
 
 def _or_zeros(given: Sequence[Tensor | None], like: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -390,15 +376,9 @@ class _RecurrentBackward(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
-<<<<<<< HEAD
         with outer_tangents(ctx.saved_tensors) as (grad_states, x, states, *weights):
             primals = (grad_states, x, states[:, 0], *weights)
             initial = None if tangents[2] is None else tangents[2][:, 0]
-=======
-        initial = None if tangents[2] is None else tangents[2][:, 0]
-        with outer_tangents(ctx.saved_tensors) as (grad_states, x, states, *weights):
-            primals = (grad_states, x, states[:, 0], *weights)
->>>>>>> 1380f6f (Keep tangents of forward modes around a layer's; describe the short way and the modes; record what a call costs)
             directions = _or_zeros((tangents[0], tangents[1], initial, *tangents[5:]), primals)
             return _push_forward(functools.partial(_torch_backward, ctx.cell), primals, directions)
 
