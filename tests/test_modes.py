@@ -24,25 +24,29 @@ TOLERANCE = 1e-6  # of a central difference at this step
 DOUBLE = {"dtype": torch.float64}
 
 
+def flat_results(results):
+    """All results of a layer in one row, complex numbers as two."""
+    if isinstance(results, torch.Tensor):
+        return results.flatten()
+    output, last = results
+    rows = [output, *((last,) if isinstance(last, torch.Tensor) else last)]
+    return torch.cat([(torch.view_as_real(r) if r.is_complex() else r).flatten() for r in rows])
+
+
 def of_input(model, states=None):
-    """A layer as a function of its input: all its results, flat."""
-
-    def function(x):
-        output, last = model(x, states)
-        return torch.cat([r.flatten() for r in (output, *((last,) if isinstance(last, torch.Tensor) else last))])
-
-    return function, normal(3, 2, model.input_size)
+    """A layer as a function of its input."""
+    given = () if states is None else (states,)
+    return lambda x: flat_results(model(x, *given)), normal(3, 2, model.input_size)
 
 
 def of_parameter(model, name, states=None):
     """The same as a function of one parameter."""
     _, x = of_input(model)
-
-    def function(weight):
-        output, last = functional_call(model, {name: weight}, (x, states))
-        return torch.cat([r.flatten() for r in (output, *((last,) if isinstance(last, torch.Tensor) else last))])
-
-    return function, model.get_parameter(name).detach().clone()
+    given = (x,) if states is None else (x, states)
+    return (
+        lambda weight: flat_results(functional_call(model, {name: weight}, given)),
+        model.get_parameter(name).detach().clone(),
+    )
 
 
 def of_operator(cell):
@@ -85,6 +89,15 @@ def measured(direction, through_states=False):
     return lambda w: functional_call(module, {f"inner.{name}": w}, (x,)), model.get_parameter(name).detach().clone()
 
 
+class PlainStep(torch.nn.Module):
+    def __init__(self, inputs, hidden, **options):
+        super().__init__()
+        self.by_input, self.by_state = (torch.nn.Linear(n, hidden, **options) for n in (inputs, hidden))
+
+    def forward(self, x, state):
+        return torch.tanh(self.by_input(x) + self.by_state(state))
+
+
 def lstm(**options):
     return seeded(lsc.nn.LSTM, 2, 4, 1, **options)
 
@@ -102,6 +115,14 @@ ROWS = {
     "LSTM, projected, of x": lambda: of_input(lstm(proj_size=2), (normal(1, 2, 2), normal(1, 2, 4))),
     "LSTM, projected, of weight_hr": lambda: of_parameter(lstm(proj_size=2), "weight_hr_l0"),
     "Recurrent min_gru of x": lambda: of_input(stack("min_gru", 2, 3, 2)),
+    "IndRNN of recurrent_weight": lambda: of_parameter(stack("ind_rnn", 2, 3, 2), "recurrent_weight_l1"),
+    "FeedForward of x": lambda: of_input(seeded(lsc.nn.FeedForward, 2, 3, 2, "gelu")),
+    "FeedForward of weight_ih": lambda: of_parameter(seeded(lsc.nn.FeedForward, 2, 3, 2, "sin"), "weight_ih_l0"),
+    "LRU of nu_log": lambda: of_parameter(seeded(lsc.nn.LRU, 2, 3, 2), "nu_log_l0"),
+    "ComplexDiagonalRNN of lambda": lambda: of_parameter(seeded(lsc.nn.ComplexDiagonalRNN, 2, 3), "lambda_l0"),
+    "BlockDiagonalRNN of A": lambda: of_parameter(seeded(lsc.nn.BlockDiagonalRNN, 2, 4, heads=2), "A_l0"),
+    "ResLRU of x": lambda: of_input(seeded(lsc.nn.ResLRU, 2, 3, 2).eval()),
+    "StepModel of x": lambda: of_input(lsc.StepModel(seeded(PlainStep, 2, 3), 3, input_size=2), normal(2, 3, seed=8)),
     "spectral_radius, dense": lambda: matrix_radius("dense"),
     "spectral_radius, krylov": lambda: matrix_radius("krylov"),
     "frobenius_radius": lambda: (lambda a: frobenius_radius(MatrixOperator(a)).radius, normal(2, 5, 4)),

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from lsc_ext.nn.arguments import check_int, time_first
 from lsc_ext.nn.linear import LRU, in_layout, initial_states
@@ -17,6 +18,18 @@ from lsc_ext.nn.linear import LRU, in_layout, initial_states
 def _glorot(linear: nn.Linear) -> None:
     nn.init.xavier_uniform_(linear.weight)
     nn.init.zeros_(linear.bias)
+
+
+class Norm(nn.LayerNorm):
+    """Layer norm whose forward mode is right to every order: torch 2.13's own is wrong from the second derivative on."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As ``torch.nn.LayerNorm``; from elementary operations where forward mode may be at work."""
+        if not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0:
+            return super().forward(input)
+        centred = input - input.mean(-1, keepdim=True)
+        scaled = centred / (centred.square().mean(-1, keepdim=True) + self.eps).sqrt()
+        return scaled * self.weight + self.bias
 
 
 class ResLRUBlock(nn.Module):
@@ -30,7 +43,7 @@ class ResLRUBlock(nn.Module):
         super().__init__()
         placed = {name: options[name] for name in ("device", "dtype")}
         self.lru = LRU(hidden_size, hidden_size, state_size=state_size, **options)
-        self.norm = nn.LayerNorm(hidden_size, eps=1e-3, **placed)
+        self.norm = Norm(hidden_size, eps=1e-3, **placed)
         self.gate = nn.Linear(hidden_size, hidden_size, **placed)
         self.value = nn.Linear(hidden_size, hidden_size, **placed)
         self.dropout = nn.Dropout(dropout)
