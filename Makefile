@@ -79,6 +79,7 @@ bench: $(VENV)/.installed $(VENV)/.mnist
 	$(PY) bench/run.py
 	$(PY) bench/pretrain.py
 	$(PY) bench/scan.py
+	$(PY) bench/architectures.py
 
 stub: $(VENV)/.installed
 	@$(PY) -m pybind11_stubgen lsc_ext._C --output-dir $(BUILD)/stub > /dev/null
