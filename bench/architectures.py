@@ -60,7 +60,7 @@ class Row:
         abreast: layers that read the same.
         absent: direction -> why it does not exist.
         also: entries of pre-training beside the two targets.
-        quick: settings that let a test pre-train in seconds.
+        quick: what a small network needs beside :data:`QUICK`; None where even that takes more than seconds.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Row:
     abreast: int = 1
     absent: dict[str, str] = field(default_factory=dict)
     also: tuple[str, ...] = ()
-    quick: dict[str, Any] = field(default_factory=dict)
+    quick: dict[str, Any] | None = field(default_factory=dict)
 
     def inputs(self, steps: int, batch: int, width: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
         shape = {"sequences": (steps, batch, width), "samples": (batch, width), "images": (batch, 1, 4, 4)}[self.kind]
@@ -129,14 +129,8 @@ ROWS = {
     row.name: row
     for row in (
         *(_row(name) for name in _RECURRENT),
-        *(
-            _row(name, also=(MIXED,), quick={"batch": 160, "hidden": 8, "max_points": 96, "tolerance": 0.02})
-            for name in _SPIKING
-        ),
-        *(
-            _row(name, quick={"batch": 160, "hidden": 8, "max_points": 64} if name == "res_lru" else {})
-            for name in _LINEAR
-        ),
+        *(_row(name, also=(MIXED,), quick=None) for name in _SPIKING),
+        *(_row(name, quick=None if name == "res_lru" else {}) for name in _LINEAR),
         *(
             _row(f"feed_forward_{phi}", kind="samples", absent=_STATELESS, quick={"batch": 800, "max_points": 128})
             for phi in ("relu", "sin", "cos", "tanh", "gelu", "swish")
@@ -149,7 +143,7 @@ ROWS = {
             absent={"diagonal": "a layer reads both directions below, whose states belong to different steps"},
         ),
         Row("LSTM with projections", _projected, functools.partial(truths.by_name, "lstm")),
-        Row("StepModel (GRU with layer norm, plain torch)", _normed_grus, truths.normed_grus),
+        Row("StepModel (GRU with layer norm, plain torch)", _normed_grus, truths.normed_grus, quick={"hidden": 8}),
         Row("nn.Sequential (convolutions)", _convolutions, truths.convolutions, kind="images", absent=_STATELESS),
     )
 }
@@ -357,7 +351,7 @@ TITLES = ("forward", "backward", "time", "depth", "diag.", "input", "output", "g
 QUICK: dict[str, Any] = {
     "hidden": 12,
     "steps_in_time": 6,
-    "batch": 64,
+    "batch": 160,
     "batch_size": 32,
     "max_points": 24,
     "steps": 80,
@@ -373,7 +367,7 @@ def quick_column(row: Row) -> str:
 
 def pretrain_quickly(row: Row) -> dict[str, Any]:
     """As :func:`pretrain_to`, of a small network to its default target."""
-    return pretrain_to(row, TARGETS[quick_column(row)], **{**QUICK, **row.quick})
+    return pretrain_to(row, TARGETS[quick_column(row)], **{**QUICK, **(row.quick or {})})
 
 
 def columns_of(row: Row) -> tuple[str, ...]:
@@ -423,8 +417,8 @@ def _missed(name: str, entries: dict[str, Any], column: str) -> str:
         return note + "."
     rates = ", ".join(f"{rate:.1%}" for rate in entry["firing_rates"])
     note += (
-        f", at firing rates {rates}. The surrogate's slope falls as weights grow, so that depth 1 asks for rates r "
-        "below 0.6% (at most about 0.078 / √r)."
+        f", at firing rates {rates}. Along depth J = slope × weights, and the surrogate's slope, at most 0.5, falls as "
+        "larger weights take potentials away from the threshold."
     )
     mixed = entries[MIXED]
     goal = "{time: 1, depth: 0.5}"
