@@ -443,3 +443,12 @@ def test_config_and_options_may_be_mixed():
     config = lsc.PretrainConfig(steps=2, seed=5)
     result = lsc.pretrain(small(), sequences(), 0.5, config=config, max_points=8, steps=1)
     assert (result.config.steps, result.config.seed, result.config.max_points) == (1, 5, 8)
+
+
+def test_layers_of_two_directions_reach_one_half_by_the_frobenius_norm_along_depth():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.GRU(INPUTS, 8, 2, bidirectional=True)
+    result = lsc.pretrain(model, sequences(32), 0.5, steps=150, max_points=16, tolerance=0.03, patience=2)
+    assert result.after.layers == {"time": [0, 1, 2, 3], "depth": [2, 3]}
+    assert result.deviation() < 0.05
