@@ -81,6 +81,7 @@ bench: $(VENV)/.installed $(VENV)/.mnist
 	$(PY) bench/overhead.py
 	$(PY) bench/scan.py
 	$(PY) bench/products.py
+	$(PY) bench/architectures.py
 
 stub: $(VENV)/.installed
 	@$(PY) -m pybind11_stubgen lsc_ext._C --output-dir $(BUILD)/stub > /dev/null

@@ -472,3 +472,12 @@ def test_the_best_weights_are_restored_beside_buffers_that_change_their_shape():
     with pytest.raises(RuntimeError, match="stop"):
         quick(model, sequences(), 0.9, steps=6, lr=2.0, callback=watch)
     assert_same_weights(module, best[-1][1])
+
+
+def test_layers_of_two_directions_reach_one_half_by_the_frobenius_norm_along_depth():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.GRU(INPUTS, 8, 2, bidirectional=True)
+    result = lsc.pretrain(model, sequences(32), 0.5, steps=150, max_points=16, tolerance=0.03, patience=2)
+    assert result.after.layers == {"time": [0, 1, 2, 3], "depth": [2, 3]}
+    assert result.deviation() < 0.05

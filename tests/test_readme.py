@@ -148,7 +148,9 @@ def test_make_targets_that_pages_name_exist() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text().splitlines()) < 200
+    """Without the generated table, a line for each architecture."""
+    text = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len(text.splitlines()) < 200
 
 
 def test_public_names_that_the_readme_uses_exist() -> None:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from lsc_ext.files import write_json
 from lsc_ext.operator import eval_mode
-from lsc_ext.radii import RadiusReport, radii
-from lsc_ext.spectral import METHODS, RadiusEstimate, concatenate, estimate_radius
+from lsc_ext.radii import RadiusReport, estimate_along, radii
+from lsc_ext.spectral import METHODS, RadiusEstimate, concatenate
 from lsc_ext.submodule import Submodule
 from lsc_ext.trajectory import Kernel, grid_points, sample_dim, trajectory_of
 
@@ -479,7 +479,9 @@ class _Loop:
                     points = grid[torch.randperm(grid.shape[0], generator=self._generator)[: settings.max_points]]
                     seed = int(torch.randint(2**62, (1,), generator=self._generator))
                     operator = trajectory.operator(direction, layer, points)
-                    estimate = estimate_radius(operator, settings.method, settings.num_matvecs, settings.tol, seed)
+                    estimate = estimate_along(
+                        operator, direction, settings.method, settings.num_matvecs, settings.tol, seed
+                    )
                     measured[direction].append((layer, estimate, trajectory.kernel(direction, layer)))
         return measured
 

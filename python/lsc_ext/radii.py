@@ -185,7 +185,7 @@ def radii(
                 indices.append(points)
                 operator = trajectory.operator(direction, layer, points, readout=readout)
                 own_seed = (seed + 1_000_003 * number + layer) % 2**63
-                parts.append(_one(operator, direction, method, num_matvecs, tol, own_seed, square))
+                parts.append(estimate_along(operator, direction, method, num_matvecs, tol, own_seed, square))
             estimate = concatenate(parts) if parts else _nothing(inputs, method)
             estimates[direction] = replace(
                 estimate.reshape(len(parts), *shape),
@@ -195,15 +195,16 @@ def radii(
     return RadiusReport(estimates, layers, "generic")
 
 
-def _one(
+def estimate_along(
     operator: JacobianOperator,
     direction: str,
     method: str,
     num_matvecs: int | None,
     tol: float,
     seed: int,
-    square: str,
+    square: str = "frobenius",
 ) -> RadiusEstimate:
+    """The radii of one layer; ``square`` says how rectangular Jacobians become one number, as :func:`radii` has it."""
     if operator.rows == operator.columns and direction not in ("input", "output"):
         return estimate_radius(operator, method, num_matvecs, tol, seed)
     if square == "frobenius":

@@ -11,6 +11,7 @@ docs/design/0002.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -45,14 +46,7 @@ def route(tensors: Sequence[Tensor | None]) -> Route:
     is exactly a Tensor or a Parameter on the CPU, of the first one's dtype, whose memory holds its values (no lazy
     negation, no lazy zeros). What is wrong with a tensor, the operator says.
     """
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._len_torch_function_stack() > 0
-        or forward_ad._current_level >= 0
-        or torch._C._get_tracing_state() is not None
-    ):
+    if watched():
         return Route.OPERATOR
     wanted, dtype = False, None
     for tensor in tensors:
@@ -70,6 +64,111 @@ def route(tensors: Sequence[Tensor | None]) -> Route:
             return Route.OPERATOR
         wanted = wanted or tensor.requires_grad
     return Route.RECORDED if wanted and torch.is_grad_enabled() else Route.KERNEL
+
+
+def watched() -> bool:
+    """Whether a transform, mode, tracer, compiler or forward-mode level would miss a call that torch does not see."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What never changes about a stack whose layers are all one kernel call, so that a call need not find it out.
+
+    Attributes:
+        cell: the cell's name.
+        hidden: H.
+        layers: L.
+        names: the parameters in the order of ``ops.PARAMETERS``, layer after layer; None for an absent one.
+        count: S.
+        preactivations: P.
+    """
+
+    cell: str
+    hidden: int
+    layers: int
+    names: tuple[str | None, ...]
+    count: int
+    preactivations: int
+
+
+def from_zero(plan: Plan, module: Any, input: Tensor) -> Walked | None:
+    """The shortest way, from zero states; None where it is not open (see :func:`route`) or something is to be said.
+
+    Args:
+        plan: of the module.
+        module: holds the parameters.
+        input: what is to be [T, B, I] in one piece.
+    """
+    if watched() or type(input) is not Tensor or input.dim() != 3:
+        return None
+    held = module._parameters
+    weights: list[Any] = []
+    wanted, dtype = input.requires_grad, input.dtype
+    for name in plan.names:
+        if name is None:
+            weights.append(None)
+            continue
+        weight = held.get(name)
+        if weight is None or not _is_plain(weight, dtype):
+            return None
+        wanted = wanted or weight.requires_grad
+        weights.append(weight)
+    steps, batch, inputs = input.shape
+    if inputs != module.input_size or not _is_plain(input, dtype) or (dtype is torch.float32 and _autocast()):
+        return None
+    if wanted and torch.is_grad_enabled():
+        output, *last = _apply_recorded(plan.cell, plan.hidden, 0, input, *weights)
+        return output, tuple(last)
+    output, last, _, _ = _kernel(plan, input, weights, steps, batch, inputs, False)
+    return output, last
+
+
+def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
+    return (
+        type(tensor) in _PLAIN
+        and tensor.dtype is dtype
+        and tensor.is_cpu
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and not tensor._is_zerotensor()
+    )
+
+
+def _autocast() -> bool:
+    return torch.is_autocast_enabled("cpu")
+
+
+def _kernel(
+    plan: Plan, x: Tensor, weights: Weights, steps: int, batch: int, inputs: int, recorded: bool
+) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None, Tensor | None]:
+    """Output, last states and, ``recorded``, states and gates; everything given is plain and in one piece."""
+    hidden, layers, count = plan.hidden, plan.layers, plan.count
+    states = gates = None
+    memory = [x.data_ptr(), x.numel()]
+    for weight in weights:
+        memory += (0, 0) if weight is None else (weight.data_ptr(), weight.numel())
+    if recorded:
+        states = x.new_empty((layers, steps + 1, count, batch, hidden))
+        gates = x.new_empty((layers, steps, batch, plan.preactivations, hidden))
+        memory += (states.data_ptr(), states.numel(), gates.data_ptr(), gates.numel())
+    else:
+        memory += (0, 0, 0, 0)
+    output = x.new_empty((steps, batch, hidden))
+    last = tuple([x.new_empty((layers, batch, hidden)) for _ in range(count)])
+    for tensor in (output, *last):
+        memory += (tensor.data_ptr(), tensor.numel())
+    _C.forward_from_zero(
+        plan.cell, ops.dtype_name(x), (steps, batch, inputs, hidden, layers), memory, torch.get_num_threads()
+    )
+    return output, last, states, gates
 
 
 def run_stack(x: Tensor, initial: tuple[Tensor, ...] | None, weights: Weights, cell: str, hidden: int) -> Walked:
@@ -147,18 +246,12 @@ def _forward(
     steps, batch, inputs = x.shape
     layers, shape = len(weights) // ops.PER_LAYER, ops.CELL_SHAPES[cell]
     count = shape["states"]
-    sizes = (steps, batch, inputs, hidden, layers)
-    states = x.new_empty(layers, steps + 1, count, batch, hidden) if recorded or initial is not None else None
-    gates = x.new_empty(layers, steps, batch, shape["preactivations"], hidden) if recorded else None
     if initial is None:
-        output = x.new_empty(steps, batch, hidden)
-        last = tuple([x.new_empty(layers, batch, hidden) for _ in range(count)])
-        memory: list[int] = []
-        for tensor in (x, *weights, states, gates, output, *last):
-            memory += (0, 0) if tensor is None else (tensor.data_ptr(), tensor.numel())
-        _C.forward_from_zero(cell, ops.dtype_name(x), sizes, memory, torch.get_num_threads())
-        return output, last, states, gates
-    assert states is not None
+        plan = Plan(cell, hidden, layers, (), count, shape["preactivations"])
+        return _kernel(plan, x, weights, steps, batch, inputs, recorded)
+    sizes = (steps, batch, inputs, hidden, layers)
+    states = x.new_empty(layers, steps + 1, count, batch, hidden)
+    gates = x.new_empty(layers, steps, batch, shape["preactivations"], hidden) if recorded else None
     for place, given in zip(states.select(1, 0).unbind(1), initial, strict=True):
         place.copy_(given)
     _C.forward(

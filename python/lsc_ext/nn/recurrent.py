@@ -20,7 +20,7 @@ from lsc_ext import ops
 from lsc_ext.cells import CELLS, Cell, layer_step
 from lsc_ext.nn.arguments import States, check_features, check_int, check_states, read, time_first
 from lsc_ext.nn.counterpart import counterpart
-from lsc_ext.nn.eager import run_stack
+from lsc_ext.nn.eager import Plan, from_zero, run_stack
 from lsc_ext.nn.precision import autocast_type, round_weights, rounded
 from lsc_ext.nn.sequences import Initial, Packed, Sequences, Steps
 
@@ -123,7 +123,22 @@ class Recurrent(nn.Module):
                     values = torch.empty(extent, device=device, dtype=dtype)
                     ops.dtype_name(values)
                     self.register_parameter(name + end, nn.Parameter(values))
+        self._plan = self._make_plan()
         self.reset_parameters()
+
+    def _make_plan(self) -> Plan | None:
+        """For the shortest way; None where layers are not one kernel call."""
+        shape = CELLS[self.cell]
+        if self.bidirectional or self.proj_size > 0 or shape.unit_parameters or not shape.in_time:
+            return None
+        names: list[str | None] = []
+        for layer in range(self.num_layers):
+            own = [f"{name}_l{layer}" for name in ops.PARAMETERS]
+            names += [name if name in self._parameters else None for name in own]
+        sizes = ops.CELL_SHAPES[self.cell]
+        return Plan(
+            self.cell, self.hidden_size, self.num_layers, tuple(names), sizes["states"], sizes["preactivations"]
+        )
 
     @property
     def _suffixes(self) -> tuple[str, ...]:
@@ -195,6 +210,10 @@ class Recurrent(nn.Module):
             TypeError: a dtype is wrong, or ``input`` is neither a tensor nor packed.
             RuntimeError: mixed devices.
         """
+        if hx is None and self._plan is not None and not self.batch_first:
+            walked = from_zero(self._plan, self, input)  # type: ignore[arg-type]
+            if walked is not None and (self.dropout == 0 or not self.training or self.num_layers == 1):
+                return walked[0], walked[1][0] if len(walked[1]) == 1 else walked[1]
         weight = read(self, "weight_ih_l0")
         lower = autocast_type(weight)
         sequences: Sequences

@@ -21,7 +21,7 @@ def _glorot(linear: nn.Linear) -> None:
 
 
 class Norm(nn.LayerNorm):
-    """Layer norm whose forward mode is right to every order: torch 2.13's own is wrong from the second derivative on."""
+    """Layer norm whose forward mode is right to every order; torch 2.13's own has wrong second derivatives."""
 
     def forward(self, input: Tensor) -> Tensor:
         """As ``torch.nn.LayerNorm``; from elementary operations where forward mode may be at work."""
