@@ -350,15 +350,17 @@ def test_the_short_way_and_the_operator_give_the_same_bits(monkeypatch, kind, gr
     model, _ = pair(kind, 5, 2, dtype=torch.float32)
     x = normal(steps, 3, INPUTS, dtype=torch.float32)
     states = tuple(s.float() for s in (normal(2, 3, 5, seed=i) for i in range(2 if kind == "lstm" else 1)))
-    taken, found = [], []
-    choose = eager.route
+    through, found = [], []
+    operator = eager._through_operator
 
-    def recorded(tensors):
-        taken.append(choose(tensors))
-        return taken[-1]
+    def counted(*arguments):
+        through.append(None)
+        return operator(*arguments)
 
-    for way in (recorded, lambda tensors: eager.Route.OPERATOR):
-        monkeypatch.setattr(eager, "route", way)
+    monkeypatch.setattr(eager, "_through_operator", counted)
+    for short in (True, False):
+        if not short:
+            monkeypatch.setattr(eager, "watched", lambda: True)
         leaves = [t.clone().requires_grad_(grad) for t in (x, *states)]
         hx = (leaves[1] if len(leaves) == 2 else tuple(leaves[1:])) if given else None
         with torch.set_grad_enabled(grad):
@@ -369,7 +371,7 @@ def test_the_short_way_and_the_operator_give_the_same_bits(monkeypatch, kind, gr
             wanted = leaves if given else leaves[:1]
             ends += torch.autograd.grad(loss, [*wanted, *model.parameters()])
         found.append(ends)
-    assert set(taken) == {eager.Route.RECORDED, eager.Route.KERNEL} if grad else taken == [eager.Route.KERNEL]
+        assert bool(through) != short
     for a, e in zip(*found, strict=True):
         assert torch.equal(a, e)
 

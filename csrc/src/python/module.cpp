@@ -25,40 +25,55 @@ void run_forward(const std::string& cell_name, const std::string& dtype, const S
   });
 }
 
-// From zero states, into memory of the caller's choice: what the shortest way through Python needs, in one list of
-// addresses and counts, which pybind11 converts faster than anything nested. `memory` is, two numbers each: x; the
-// parameters of every layer, count 0 where absent; states and gates, count 0 where they are not wanted; the output [T,
-// B, H]; the last of each of the S states, [L, B, H].
+// A list of addresses and counts, which pybind11 converts faster than anything nested; count 0 where there is nothing.
+class MemoryList {
+ public:
+  MemoryList(const std::vector<std::int64_t>& numbers, std::size_t buffers) : numbers_(numbers) {
+    if (numbers.size() != 2 * buffers)
+      throw std::invalid_argument("memory: expected " + std::to_string(2 * buffers) + " numbers, got " +
+                                  std::to_string(numbers.size()));
+  }
+  OptionalBuffer take() {
+    const std::int64_t address = numbers_[next_++], elements = numbers_[next_++];
+    if (elements == 0) return std::nullopt;
+    return Buffer{static_cast<std::uintptr_t>(address), elements};
+  }
+  Buffer required() { return take().value_or(Buffer{0, 0}); }
+  LayerBuffers layers(Index count) {
+    LayerBuffers result{static_cast<std::size_t>(count)};
+    for (auto& layer : result)
+      for (std::size_t i = 0; i < kPerLayer; ++i) layer.push_back(take());
+    return result;
+  }
+
+  static constexpr std::size_t kPerLayer = 5;
+
+ private:
+  const std::vector<std::int64_t>& numbers_;
+  std::size_t next_ = 0;
+};
+
+// From zero states, into memory of the caller's choice: what the shortest way through Python needs. `memory` is x; the
+// parameters of every layer; states and gates, absent where they are not wanted; the output [T, B, H]; the last of each
+// of the S states, [L, B, H].
 void run_from_zero(const std::string& cell_name, const std::string& dtype, const Sizes& sizes,
                    const std::vector<std::int64_t>& memory, int threads) {
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     const CellShape& cell = cpu::cell_shape(cell_name);
     const StackShape shape = stack_shape(sizes);
-    constexpr std::size_t kPerLayer = 5;
-    const std::size_t layers = std::size_t(shape.L), count = 2 * (kPerLayer * layers + 4 + std::size_t(cell.states));
-    if (memory.size() != count)
-      throw std::invalid_argument("memory: expected " + std::to_string(count) + " numbers, got " +
-                                  std::to_string(memory.size()));
-    std::size_t next = 0;
-    const auto take = [&]() -> OptionalBuffer {
-      const std::int64_t address = memory[next++], elements = memory[next++];
-      if (elements == 0) return std::nullopt;
-      return Buffer{static_cast<std::uintptr_t>(address), elements};
-    };
-    const auto required = [&](const OptionalBuffer& buffer) { return buffer ? *buffer : Buffer{0, 0}; };
-    const Buffer x = required(take());
-    LayerBuffers weights(layers);
-    for (auto& layer : weights)
-      for (std::size_t i = 0; i < kPerLayer; ++i) layer.push_back(take());
-    const OptionalBuffer states = take(), gates = take();
+    const std::size_t S = std::size_t(cell.states);
+    MemoryList list(memory, MemoryList::kPerLayer * std::size_t(shape.L) + 4 + S);
+    const Buffer x = list.required();
+    const LayerBuffers weights = list.layers(shape.L);
+    const OptionalBuffer states = list.take(), gates = list.take();
     const std::int64_t state_count = checked_size("states", {shape.L, shape.T + 1, cell.states, shape.B, shape.H});
     std::unique_ptr<T[]> own(states ? nullptr : new T[std::size_t(state_count)]);
     const Buffer kept = states ? *states : Buffer{reinterpret_cast<std::uintptr_t>(own.get()), state_count};
-    T* output = data<T>("output", required(take()), checked_size("output", {shape.T, shape.B, shape.H}));
+    T* output = data<T>("output", list.required(), checked_size("output", {shape.T, shape.B, shape.H}));
     std::vector<T*> last;
     for (int state = 0; state < cell.states; ++state)
-      last.push_back(data<T>("last", required(take()), checked_size("last", {shape.L, shape.B, shape.H})));
+      last.push_back(data<T>("last", list.required(), checked_size("last", {shape.L, shape.B, shape.H})));
     const auto parameters = layer_parameters<const T>("weights", cell, shape, weights);
     require_weights(cell, parameters);
     const Trajectory<T> trajectory = make_trajectory<T>(cell, shape, x, kept, gates);
@@ -71,6 +86,55 @@ void run_from_zero(const std::string& cell_name, const std::string& dtype, const
       for (Index s = 0; s < cell.states; ++s)
         for (Index l = 0; l < shape.L; ++l)
           std::copy_n(trajectory.state(l, shape.T, 0) + s * row, row, last[std::size_t(s)] + l * row);
+    });
+  });
+}
+
+// The gradient from those of the output and of the last states. `memory` is x; the parameters of every layer; states
+// and gates; the gradients of the output [T, B, H] and of the last of each of the S states [L, B, H], absent where they
+// are zero; then what is written: the gradients of x, of the parameters of every layer and of each initial state [L, B,
+// H], absent where it is not wanted.
+void run_backward_from_ends(const std::string& cell_name, const std::string& dtype, const Sizes& sizes,
+                            const std::vector<std::int64_t>& memory, int threads) {
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const CellShape& cell = cpu::cell_shape(cell_name);
+    const StackShape shape = stack_shape(sizes);
+    const std::size_t S = std::size_t(cell.states);
+    MemoryList list(memory, 2 * MemoryList::kPerLayer * std::size_t(shape.L) + 5 + 2 * S);
+    const Index row = shape.B * shape.H;
+    const std::int64_t ends = checked_size("last", {shape.L, shape.B, shape.H});
+    const Buffer x = list.required();
+    const LayerBuffers weights = list.layers(shape.L);
+    const Buffer states = list.required(), gates = list.required();
+    const T* output =
+        data<const T>("output gradient", list.take(), checked_size("output", {shape.T, shape.B, shape.H}));
+    std::vector<const T*> last;
+    for (std::size_t s = 0; s < S; ++s) last.push_back(data<const T>("last gradient", list.take(), ends));
+    T* dx = data<T>("x_gradient", list.required(), checked_size("x_gradient", {shape.T, shape.B, shape.I}));
+    const LayerBuffers gradients = list.layers(shape.L);
+    std::vector<T*> initial;
+    for (std::size_t s = 0; s < S; ++s) initial.push_back(data<T>("initial gradient", list.take(), ends));
+    const auto layers = layer_parameters<const T>("weights", cell, shape, weights);
+    require_weights(cell, layers);
+    const auto targets = layer_parameters<T>("gradients", cell, shape, gradients);
+    const Trajectory<T> trajectory = make_trajectory<T>(cell, shape, x, states, gates);
+    const Backend<T> backend = make_backend<T>(threads);
+    release_and_run([&] {
+      std::vector<T> flowing(std::size_t(shape.L * (shape.T + 1) * cell.states * row));
+      Trajectory<T> gradient = trajectory;
+      gradient.states = flowing.data();
+      if (output)
+        for (Index t = 0; t < shape.T; ++t) std::copy_n(output + t * row, row, gradient.state(shape.L - 1, t + 1, 0));
+      for (std::size_t s = 0; s < S; ++s)
+        for (Index l = 0; last[s] && l < shape.L; ++l) {
+          T* target = gradient.state(l, shape.T, 0) + Index(s) * row;
+          for (Index i = 0; i < row; ++i) target[i] += last[s][l * row + i];
+        }
+      backward(backend, cell, cpu::cell_kernels<T>(cell_name), layers, trajectory, flowing.data(), dx, targets);
+      for (std::size_t s = 0; s < S; ++s)
+        for (Index l = 0; initial[s] && l < shape.L; ++l)
+          std::copy_n(gradient.state(l, 0, 0) + Index(s) * row, row, initial[s] + l * row);
     });
   });
 }
@@ -191,6 +255,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("forward", &run_forward, py::arg("cell"), py::arg("dtype"), py::arg("sizes"), py::arg("x"),
              py::arg("weights"), py::arg("states"), py::arg("gates"), py::arg("threads"));
   module.def("forward_from_zero", &run_from_zero, py::arg("cell"), py::arg("dtype"), py::arg("sizes"),
+             py::arg("memory"), py::arg("threads"));
+  module.def("backward_from_ends", &run_backward_from_ends, py::arg("cell"), py::arg("dtype"), py::arg("sizes"),
              py::arg("memory"), py::arg("threads"));
   module.def("backward", &run_backward, py::arg("cell"), py::arg("dtype"), py::arg("sizes"), py::arg("x"),
              py::arg("weights"), py::arg("states"), py::arg("gates"), py::arg("state_gradients"), py::arg("x_gradient"),

@@ -302,34 +302,19 @@ _apply_recorded: Any = super(torch.autograd.Function, _Recorded).apply  # past F
 def _backward(
     ctx: Any, inputs: list[Tensor | None], states: Tensor, gates: Tensor, grads: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
-    cell, _, given = ctx.call
+    cell, hidden, given = ctx.call
     x: Any = inputs[0]
     x, weights = x.contiguous(), _contiguous(inputs[1 + given :])
-    layers, slots, count, batch, hidden = states.shape
-    step = count * batch * hidden
-    flowing = x.new_zeros(states.shape)
-    if grads[0] is not None:
-        place = (slots - 1, batch, hidden), (step, hidden, 1), ((layers - 1) * slots + 1) * step
-        flowing.as_strided(*place).copy_(grads[0])
-    for s, grad in enumerate(grads[1:]):
-        if grad is not None:
-            flowing[:, -1, s] += grad
+    layers, slots, count, batch, _ = states.shape
     grad_x = torch.empty_like(x)
     grad_weights = [None if w is None else torch.empty_like(w) for w in weights]
-    _C.backward(
-        cell,
-        ops.dtype_name(x),
-        (x.shape[0], batch, x.shape[2], hidden, layers),
-        ops.buffer(x),
-        _layer_buffers(weights),
-        ops.buffer(states),
-        ops.buffer(gates),
-        ops.buffer(flowing),
-        ops.buffer(grad_x),
-        _layer_buffers(grad_weights),
-        torch.get_num_threads(),
-    )
-    starts = flowing.select(1, 0).unbind(1)[:given] if given else ()
+    starts = [x.new_empty((layers, batch, hidden)) for _ in range(given)]
+    ends = [None if g is None else g.contiguous() for g in grads]
+    memory: list[int] = []
+    for tensor in (x, *weights, states, gates, *ends, grad_x, *grad_weights, *(starts or [None] * count)):
+        memory += (0, 0) if tensor is None else (tensor.data_ptr(), tensor.numel())
+    sizes = (slots - 1, batch, x.shape[2], hidden, layers)
+    _C.backward_from_ends(cell, ops.dtype_name(x), sizes, memory, torch.get_num_threads())
     return [grad_x, *starts, *grad_weights]
 
 
