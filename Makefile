@@ -13,7 +13,8 @@ CTEST = $(BIN)/ctest --no-tests=error --output-on-failure --parallel 2 --test-di
 
 CPP_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp')
 SOURCES = CMakeLists.txt pyproject.toml README.md $(shell find csrc python -type f -not -name '*.pyc' -not -name '*.so')
-SANITIZED_TESTS = $(wildcard tests/test_ops.py tests/test_operator.py tests/test_spectral_laws.py tests/test_boundary.py)
+SANITIZED_TESTS = $(wildcard tests/test_ops.py tests/test_operator.py tests/test_spectral_laws.py tests/test_boundary.py \
+  tests/test_dropin.py tests/test_scan.py)
 
 .PHONY: help demo test test-all lint format native-test sanitize bench stub clean
 .DELETE_ON_ERROR:

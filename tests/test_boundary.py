@@ -328,3 +328,61 @@ def test_any_points_make_an_operator_or_are_refused(cell, direction, layer, poin
     v, out = np.ones((len(points), operator.columns)), np.full((len(points), operator.rows), np.nan)
     operator.apply(False, None, len(points), address(v), address(out), 2)
     assert np.isfinite(out).all()
+
+
+class Flat:
+    """Arguments of the two calls that take all memory in one list."""
+
+    def __init__(self, cell="lstm", sizes=(T, B, I, H, L)):
+        problem, (time, batch, _, hidden, layers) = Problem(cell, sizes), sizes
+        states = CELLS[cell]["states"]
+        output = np.full((time, batch, hidden), np.nan)
+        last = [np.full((layers, batch, hidden), np.nan) for _ in range(states)]
+        self.held = (problem, output, last)
+        self.output, self.last = output, last
+        weights = [w for layer in problem.weights for w in layer]
+        self.forward_list = self.flat(problem.x, *weights, problem.states, problem.gates, output, *last)
+        found = [w for layer in problem.gradients for w in layer]
+        self.backward_list = self.flat(
+            problem.x,
+            *weights,
+            problem.states,
+            problem.gates,
+            output,
+            *last,
+            problem.x_gradient,
+            *found,
+            *[None] * states,
+        )
+        self.call = {"cell": cell, "dtype": "float64", "sizes": list(sizes), "threads": 1}
+
+    @staticmethod
+    def flat(*arrays):
+        return [n for a in arrays for n in ((0, 0) if a is None else address(a))]
+
+
+@pytest.mark.parametrize("function", ["forward_from_zero", "backward_from_ends"])
+def test_one_list_of_memory_that_does_not_fit_is_refused(function):
+    flat = Flat()
+    numbers = flat.forward_list if function == "forward_from_zero" else flat.backward_list
+    call = getattr(_C, function)
+    _C.forward_from_zero(**flat.call, memory=flat.forward_list)
+    assert not np.isnan(flat.output).any()
+    call(**flat.call, memory=numbers)
+    with pytest.raises(ValueError, match="memory: expected"):
+        call(**flat.call, memory=numbers[:-2])
+    with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
+        call(**{**flat.call, "threads": 0}, memory=numbers)
+    with pytest.raises(ValueError, match="weights: expected weight_ih"):
+        call(**flat.call, memory=[*numbers[:2], 0, 0, *numbers[4:]])
+    present = [i for i in range(0, len(numbers), 2) if numbers[i + 1] > 0]
+    for place in present:
+        for wrong in (numbers[place + 1] + 1, 1, -5):
+            changed = list(numbers)
+            changed[place + 1] = wrong
+            with pytest.raises(ValueError, match=r"expected \d+ elements, got"):
+                call(**flat.call, memory=changed)
+        changed = list(numbers)
+        changed[place] = 0
+        with pytest.raises(ValueError, match="expected memory, got null"):
+            call(**flat.call, memory=changed)
