@@ -8,8 +8,8 @@ from equations import KINDS, build, radii, start_of
 from networks import flat, gradients, linear, normal
 
 import lsc_ext as lsc
+from lsc_ext.estimate import Status
 from lsc_ext.operator import JacobianOperator
-from lsc_ext.spectral import Status
 from lsc_ext.testing import TOLERANCES, assert_close, relative_error
 
 EXACT = TOLERANCES[torch.float64].jacobian

@@ -14,9 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 import lsc_ext as lsc
 from lsc_ext import ops
+from lsc_ext.frobenius import frobenius_radius
 from lsc_ext.nn import flat_weights
 from lsc_ext.operator import MatrixOperator
-from lsc_ext.spectral import frobenius_radius
 from lsc_ext.testing import assert_close
 
 STEP = 1e-5

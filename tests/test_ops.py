@@ -20,9 +20,9 @@ from torch.func import functional_call
 import lsc_ext as lsc
 from lsc_ext import ops, reference
 from lsc_ext.cells import CELLS
+from lsc_ext.frobenius import frobenius_radius
 from lsc_ext.nn import flat_weights
 from lsc_ext.operator import MatrixOperator
-from lsc_ext.spectral import frobenius_radius
 from lsc_ext.testing import TOLERANCES, assert_close
 
 

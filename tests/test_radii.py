@@ -9,8 +9,8 @@ from torch import nn
 import lsc_ext as lsc
 from lsc_ext import reference
 from lsc_ext.cells import CELLS
+from lsc_ext.estimate import RadiusEstimate, Status
 from lsc_ext.operator import JacobianOperator
-from lsc_ext.spectral import RadiusEstimate, Status
 from lsc_ext.testing import assert_close
 
 READOUT = linear(5, 6)

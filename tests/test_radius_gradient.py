@@ -5,9 +5,10 @@ from torch import nn
 
 import lsc_ext as lsc
 from lsc_ext import reference
+from lsc_ext.estimate import Status
+from lsc_ext.frobenius import frobenius_radius
 from lsc_ext.nn import flat_weights
 from lsc_ext.operator import JacobianOperator, MatrixOperator, StepOperator
-from lsc_ext.spectral import Status, frobenius_radius
 from lsc_ext.testing import assert_close, matrix_from_eigenvalues
 from lsc_ext.trajectory import grid_points
 

@@ -12,8 +12,9 @@ from torch.func import jacrev
 from torch.nn.utils import parametrizations
 
 import lsc_ext as lsc
+from lsc_ext.estimate import Status
+from lsc_ext.frobenius import FROBENIUS_LIMIT, FROBENIUS_SAMPLE, frobenius_radius
 from lsc_ext.operator import MatrixOperator
-from lsc_ext.spectral import FROBENIUS_LIMIT, FROBENIUS_SAMPLE, Status, frobenius_radius
 from lsc_ext.testing import assert_close
 
 BATCH = 3

@@ -4,12 +4,13 @@ from importlib.metadata import version as _version
 
 from lsc_ext import nn
 from lsc_ext._C import build_info
+from lsc_ext.estimate import RadiusEstimate, Status
 from lsc_ext.operator import JacobianOperator
 from lsc_ext.pretrain import PretrainConfig, PretrainResult, pretrain
 from lsc_ext.radii import RadiusReport, radii
 from lsc_ext.scan import block_scan, scan
 from lsc_ext.sequential import SequentialTrajectory as _SequentialTrajectory  # noqa: F401, reads nn.Sequential
-from lsc_ext.spectral import RadiusEstimate, Status, spectral_radius
+from lsc_ext.spectral import spectral_radius
 from lsc_ext.step_model import StepModel
 from lsc_ext.submodule import Submodule
 

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lsc_ext.estimate import RadiusEstimate, concatenate
 from lsc_ext.files import write_json
 from lsc_ext.operator import eval_mode
 from lsc_ext.radii import RadiusReport, estimate_along, radii
-from lsc_ext.spectral import METHODS, RadiusEstimate, concatenate
+from lsc_ext.spectral import METHODS
 from lsc_ext.submodule import Submodule
 from lsc_ext.trajectory import Kernel, grid_points, sample_dim, trajectory_of
 

@@ -10,15 +10,10 @@ import torch
 from torch import Tensor
 
 from lsc_ext import ops
+from lsc_ext.estimate import RadiusEstimate, concatenate
+from lsc_ext.frobenius import frobenius_radius
 from lsc_ext.operator import DIRECTIONS, JacobianOperator, SubmatrixOperator, eval_mode
-from lsc_ext.spectral import (
-    RadiusEstimate,
-    check_options,
-    concatenate,
-    estimate_radius,
-    frobenius_radius,
-    seed_from,
-)
+from lsc_ext.spectral import check_options, estimate_radius, seed_from
 from lsc_ext.trajectory import grid_points, trajectory_of
 
 SQUARES = ("frobenius", "subsample")

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lsc_ext.spectral import Status, spectral_radius
+from lsc_ext.estimate import Status
+from lsc_ext.spectral import spectral_radius
 
 MatrixKind = Callable[[int, int, torch.Generator], Tensor]
 

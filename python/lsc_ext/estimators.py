@@ -1,0 +1,210 @@
+"""The ways to a spectral radius: the compiled Krylov iteration, growth, LAPACK, and closed forms.
+
+Letters: N points, [n, n] each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lsc_ext import _C, ops
+from lsc_ext.estimate import RadiusEstimate, Status, complex_type
+from lsc_ext.operator import JacobianOperator
+
+
+@dataclass
+class Found:
+    """An estimate and, where they are known, its vectors as [N, 2, n]: real part, imaginary part."""
+
+    estimate: RadiusEstimate
+    right: Tensor | None = None
+    left: Tensor | None = None
+
+
+def krylov(operator: JacobianOperator, budget: int, tol: float, seed: int, vectors: bool) -> Found:
+    """Filtered Arnoldi with thick restarts, compiled; with its right vectors where ``vectors``."""
+    estimate, right = run_krylov(operator, budget, tol, seed, vectors=vectors)
+    return Found(estimate, right)
+
+
+def run_krylov(
+    operator: JacobianOperator,
+    budget: int,
+    tol: float,
+    seed: int,
+    *,
+    vectors: bool,
+    index: Tensor | None = None,
+    targets: Tensor | None = None,
+) -> tuple[RadiusEstimate, Tensor | None]:
+    """The compiled iteration; with ``targets`` [K] complex, the left vectors nearest to them at points ``index``."""
+    count = operator.num_points if index is None else index.shape[0]
+    radius, residual, condition = (torch.empty(count, dtype=torch.float64) for _ in range(3))
+    eigenvalue = torch.empty(count, dtype=torch.complex128)
+    num_matvecs, status = torch.empty(count, dtype=torch.int32), torch.empty(count, dtype=torch.uint8)
+    found = torch.zeros(count, 2, operator.columns, dtype=operator.dtype) if vectors else None
+    goals = None if targets is None else torch.view_as_real(targets.to(torch.complex128)).contiguous()
+    wanted = None if index is None else index.contiguous()
+    out = _C.ResultBuffers(
+        ops.buffer(radius),
+        (eigenvalue.data_ptr(), 2 * count),
+        ops.buffer(residual),
+        ops.buffer(condition),
+        ops.buffer(num_matvecs),
+        ops.buffer(status),
+        None if found is None else ops.buffer(found),
+    )
+    operator.compiled.radii(
+        tol,
+        budget,
+        seed,
+        None if wanted is None else ops.buffer(wanted),
+        count,
+        None if goals is None else ops.buffer(goals),
+        targets is not None,
+        out,
+        torch.get_num_threads(),
+    )
+    dtype = operator.dtype
+    estimate = RadiusEstimate(
+        radius.to(dtype),
+        residual.to(dtype),
+        status,
+        num_matvecs,
+        eigenvalue.to(complex_type(dtype)),
+        condition.to(dtype),
+        "krylov",
+    )
+    return estimate, found
+
+
+def from_eigenvalues(values: Tensor) -> RadiusEstimate:
+    """All eigenvalues [N, k] are known, as differentiable functions of the parameters."""
+    count, dtype = values.shape[0], values.real.dtype
+    moduli = values.abs()
+    radius = moduli.amax(dim=1) if values.shape[1] else moduli.new_zeros(count)
+    with torch.no_grad():
+        largest = moduli.argmax(dim=1, keepdim=True) if values.shape[1] else None
+        leading = radius if largest is None else values.gather(1, largest).squeeze(1)
+        leading = leading.to(complex_type(dtype))
+        finite = radius.isfinite()
+        zero = torch.where(finite, torch.zeros_like(radius), torch.full_like(radius, float("nan")))
+    return RadiusEstimate(
+        torch.where(finite, radius, torch.full_like(radius, float("nan"))),
+        zero,
+        torch.where(finite, Status.converged.value, Status.nonfinite.value).to(torch.uint8),
+        torch.zeros(count, dtype=torch.int32),
+        torch.where(leading.imag < 0, leading.conj(), leading),
+        zero + 1,
+        "closed form",
+        growth_gradient=torch.zeros(count, dtype=torch.bool),
+    )
+
+
+def closed_form(operator: JacobianOperator) -> Found:
+    """A diagonal Jacobian: J 1 is its diagonal."""
+    count, n, dtype = operator.num_points, operator.columns, operator.dtype
+    diagonal = operator.matvec(torch.ones(count, n, dtype=dtype))
+    finite = diagonal.isfinite().all(dim=1)
+    radius, where = diagonal.abs().max(dim=1) if n else (diagonal.new_zeros(count), None)
+    right = torch.zeros(count, 2, n, dtype=dtype)
+    value = diagonal.new_zeros(count)
+    if where is not None:
+        right[torch.arange(count), 0, where] = 1
+        value = diagonal.gather(1, where.unsqueeze(1)).squeeze(1)
+    nan = torch.full_like(radius, float("nan"))
+    estimate = RadiusEstimate(
+        torch.where(finite, radius, nan),
+        torch.where(finite, torch.zeros_like(radius), nan),
+        torch.where(finite, Status.converged.value, Status.nonfinite.value).to(torch.uint8),
+        torch.ones(count, dtype=torch.int32),
+        torch.where(finite, value, nan).to(complex_type(dtype)),
+        torch.where(finite, torch.ones_like(radius), nan),
+        "closed form",
+    )
+    return Found(estimate, right, right)
+
+
+def dense(operator: JacobianOperator, tol: float) -> Found:
+    """LAPACK in float64 on the matrices themselves. The residual is LAPACK's backward error, of the order of n eps."""
+    matrices = operator.to_dense()
+    count, n, dtype = operator.num_points, operator.columns, operator.dtype
+    eps = torch.finfo(dtype).eps
+    finite = matrices.flatten(1).isfinite().all(dim=1)
+    usable = torch.where(finite[:, None, None], matrices, torch.zeros_like(matrices)).double()
+    nan = torch.full((count,), float("nan"), dtype=torch.float64)
+    if n == 0 or count == 0:
+        value, residual = torch.zeros(count, dtype=torch.complex128), torch.zeros(count, dtype=torch.float64)
+        condition = torch.ones_like(residual)
+        right = left = torch.zeros(count, 0, dtype=torch.complex128)
+    else:
+        rows = torch.arange(count)
+        values, vectors = torch.linalg.eig(usable)
+        best = values.abs().argmax(dim=1)
+        value, right = values[rows, best], vectors[rows, :, best]
+        values_left, vectors_left = torch.linalg.eig(usable.mT)
+        nearest = (values_left - value[:, None]).abs().argmin(dim=1)
+        left = vectors_left[rows, :, nearest]
+        condition = 1 / (left * right).sum(1).abs()
+        backward = eps * torch.linalg.matrix_norm(usable)
+        residual = torch.where(backward == 0, 0.0, backward / value.abs())
+    flip = value.imag < 0
+    value, right, left = (torch.where(flip.view(-1, *[1] * (z.dim() - 1)), z.conj(), z) for z in (value, right, left))
+    certain = (residual < tol) & ((residual == 0) | (residual * condition < tol))
+    status = torch.where(certain, Status.converged.value, Status.ill_conditioned.value)
+    status = torch.where(finite, status, Status.nonfinite.value).to(torch.uint8)
+    masked = [torch.where(finite, z, nan).to(dtype) for z in (value.abs(), residual, condition)]
+    estimate = RadiusEstimate(
+        masked[0],
+        masked[1],
+        status,
+        torch.full((count,), n, dtype=torch.int32),
+        torch.where(finite, value, nan.to(torch.complex128)).to(complex_type(dtype)),
+        masked[2],
+        "dense",
+    )
+    return Found(estimate, split(right, dtype), split(left, dtype))
+
+
+def split(vectors: Tensor, dtype: torch.dtype) -> Tensor:
+    """Complex vectors [N, n] as [N, 2, n]: real part, imaginary part."""
+    return torch.stack((vectors.real, vectors.imag), dim=1).to(dtype)
+
+
+def power(operator: JacobianOperator, budget: int, seed: int) -> Found:
+    """Geometric mean of the growth over the last half of the steps."""
+    v = start_vectors(operator, seed)
+    half = budget // 2
+    log_growth = torch.zeros(operator.num_points, dtype=torch.float64)
+    dead = torch.zeros(operator.num_points, dtype=torch.bool)
+    for step in range(budget):
+        v = operator.matvec(v)
+        length = torch.linalg.vector_norm(v, dim=1)
+        dead |= length == 0
+        v = v / torch.where(dead, torch.ones_like(length), length).unsqueeze(1)
+        if step >= half:
+            log_growth += torch.where(dead, torch.zeros_like(length), length).double().log()
+    radius = torch.where(dead, 0.0, (log_growth / max(budget - half, 1)).exp())
+    finite = radius.isfinite()
+    nan = torch.full_like(radius, float("nan"))
+    dtype = operator.dtype
+    estimate = RadiusEstimate(
+        torch.where(finite, radius, nan).to(dtype),
+        nan.to(dtype),
+        torch.where(finite, Status.max_matvecs.value, Status.nonfinite.value).to(torch.uint8),
+        torch.full((operator.num_points,), budget, dtype=torch.int32),
+        nan.to(complex_type(dtype)),
+        nan.to(dtype),
+        "power",
+    )
+    return Found(estimate)
+
+
+def start_vectors(operator: JacobianOperator, seed: int) -> Tensor:
+    """Standard normal, [N, n]."""
+    generator = torch.Generator().manual_seed(seed)
+    v = torch.randn(operator.num_points, operator.columns, generator=generator, dtype=torch.float64)
+    return v.to(operator.dtype)
