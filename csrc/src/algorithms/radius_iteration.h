@@ -47,6 +47,7 @@ class RadiusIteration {
   static constexpr double kCompanionTol =
       0.03;  // residual at which the Ritz values beside the reported one count as found
   static constexpr Index kGrowthSteps = 32, kNormSteps = 10;
+  static constexpr double kNearby = 0.5;  // smaller Ritz values, zeros of a low rank say, cast no doubt on the largest
   static constexpr double kDoubtful = 1e3;  // condition from which a second start must confirm the first
 
   RadiusIteration(const LinearKernels<T>& linear, Index n, const RadiusOptions& options)
@@ -282,7 +283,7 @@ class RadiusIteration {
       double worst = result_.condition;
       for (Index i = 1; i < std::min(leading(), m); ++i) {
         const int other = rank[std::size_t(i)];
-        if (lambda[std::size_t(other)].imag() < 0) continue;
+        if (lambda[std::size_t(other)].imag() < 0 || modulus(lambda, other) < kNearby * size) continue;
         schur_.right_vector(other, x.data());
         worst = std::max(worst, condition(other));
       }
