@@ -44,7 +44,7 @@ COLUMNS = (*CHECKS, *TARGETS)
 #: Of pre-training: the largest distance to a target, the smallest certified fraction of held-out points.
 ALLOWED, CERTIFIED = 0.05, 0.95
 #: The smallest certified fraction of a direction's points; the radii of the others are compared too.
-VOUCHED = 0.85
+VOUCHED = 0.95
 #: Largest relative error of results, Jacobians and radii in float64; of gradients of radii, which eigenvectors amplify.
 EXACT, GRADIENT = 1e-10, 1e-7
 #: What every pre-training uses unless its row says otherwise.

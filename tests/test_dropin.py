@@ -436,3 +436,19 @@ def test_weights_are_read_when_the_layer_is_called():
     with torch.no_grad():
         model.weight_hh_l0.fill_(0.5)
     assert_close("output", model(x)[0], model.to_torch()(x)[0], TOLERANCES[torch.float32].forward)
+
+
+def test_active_dropout_is_asked_about_before_anything_is_computed(monkeypatch):
+    model, x = lsc.nn.GRU(INPUTS, 5, 2, dropout=0.5), torch.randn(STEPS, 2, INPUTS)
+    calls, kernel = [], eager._kernel
+
+    def counted(plan, *arguments):
+        calls.append(plan.layers)
+        return kernel(plan, *arguments)
+
+    monkeypatch.setattr(eager, "_kernel", counted)
+    model(x)
+    assert calls == [1, 1]  # layer by layer, and no pass over both that is thrown away
+    calls.clear()
+    model.eval()(x)
+    assert calls == [2]

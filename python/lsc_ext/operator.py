@@ -178,9 +178,8 @@ class JacobianOperator:
         left, right = (u * pushed).sum(1), (pulled * v).sum(1)
         size = pushed.norm(dim=1) * u.norm(dim=1) + pulled.norm(dim=1) * v.norm(dim=1)
         width = max(u.shape[1], v.shape[1], 1)
-        rounding = (
-            1e3 * torch.finfo(u.dtype).eps * u.norm(dim=1) * v.norm(dim=1)
-        )  # of a Jacobian that is zero but for it
+        # What rounding leaves of a Jacobian that is zero.
+        rounding = 1e3 * torch.finfo(u.dtype).eps * u.norm(dim=1) * v.norm(dim=1)
         if bool(((left - right).abs() > 0.01 * size / width**0.5 + rounding).any()):
             raise RuntimeError(
                 "function: expected a backward pass that autograd can differentiate, got products J v and J' u that "

@@ -141,6 +141,11 @@ class Recurrent(nn.Module):
         )
 
     @property
+    def _drops(self) -> bool:
+        """Whether dropout acts between layers now."""
+        return self.dropout > 0 and self.training and self.num_layers > 1
+
+    @property
     def _suffixes(self) -> tuple[str, ...]:
         return ("", "_reverse") if self.bidirectional else ("",)
 
@@ -210,9 +215,9 @@ class Recurrent(nn.Module):
             TypeError: a dtype is wrong, or ``input`` is neither a tensor nor packed.
             RuntimeError: mixed devices.
         """
-        if hx is None and self._plan is not None and not self.batch_first:
+        if hx is None and self._plan is not None and not self.batch_first and not self._drops:
             walked = from_zero(self._plan, self, input)  # type: ignore[arg-type]
-            if walked is not None and (self.dropout == 0 or not self.training or self.num_layers == 1):
+            if walked is not None:
                 return walked[0], walked[1][0] if len(walked[1]) == 1 else walked[1]
         weight = read(self, "weight_ih_l0")
         lower = autocast_type(weight)
@@ -254,7 +259,7 @@ class Recurrent(nn.Module):
         self, sequences: Sequences, initial: Initial, lower: torch.dtype | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """All layers: at once where the kernel can, else one by one."""
-        dropped = self.training and self.dropout > 0 and self.num_layers > 1
+        dropped = self._drops
         if not (self.bidirectional or self.proj_size > 0 or dropped):
             weights = round_weights(read_weights(self, range(self.num_layers)), lower)
             return sequences.run(lambda x, start: run_stack(x, start, weights, self.cell, self.hidden_size), initial)
