@@ -3,6 +3,8 @@
 // per instruction set, with plain functions on raw pointers.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -87,6 +89,49 @@ struct Interrupted {};
 // than asked.
 void run_workers(int threads, std::int64_t work_items, const Poll& poll,
                  const std::function<void(int worker, const Poll& poll)>& body);
+
+// One of `size` workers that run one body side by side, in step. Whoever throws, or is asked to stop, takes the others
+// along at their next `meet`, `wait` or `check`.
+class Team {
+ public:
+  // What the members share.
+  struct Shared {
+    int size = 1;
+    std::atomic<int> arrived{0};
+    std::atomic<unsigned> round{0};
+    std::atomic<bool> broken{false};
+  };
+  Team(int worker, Shared& shared, const Poll& poll)
+      : worker(worker), size(shared.size), shared_(shared), poll_(poll) {}
+
+  const int worker, size;
+
+  // Returns when all have come here, and what each wrote before is seen by all.
+  void meet();
+  // Returns when `progress` has reached `value`, and what was written before it did is seen.
+  void wait(const std::atomic<Index>& progress, Index value);
+  void check();
+
+  // This worker's share of [0, count), in whole grains.
+  struct Range {
+    Index begin, end;
+  };
+  Range share(Index count, Index grain = 1) const {
+    const Index grains = (count + grain - 1) / grain;
+    const auto at = [&](Index i) { return std::min(count, grains * i / size * grain); };
+    return {at(worker), at(worker + 1)};
+  }
+
+ private:
+  template <class Done>
+  void until(const Done& done);
+
+  Shared& shared_;
+  const Poll& poll_;
+};
+
+// Runs body on a team of at most `threads`; the first exception is rethrown here, an interrupt becomes Interrupted.
+void run_team(int threads, const Poll& poll, const std::function<void(Team&)>& body);
 
 // Splits [0, count) into contiguous ranges, at most one per thread, and runs body on each.
 void parallel_ranges(int threads, std::int64_t count, const Poll& poll,

@@ -1,7 +1,8 @@
 // Dense linear algebra for one instruction set; CMake compiles this file once for each.
 //
 // The product keeps a tile of kTileRows x panel_width sums in registers and walks k once, broadcasting A against a
-// packed panel of B. Each sum is a plain chain over k, so a row's result does not depend on the rows beside it.
+// packed panel of B. Each sum is a plain chain over k that starts at what it is added to, so a row's result does not
+// depend on the rows beside it, nor on how k is cut.
 #include "cpu/vector.h"
 
 namespace lsc {
@@ -24,62 +25,101 @@ void pack(Index k, Index n, const T* b, Index row_stride, Index column_stride, T
   }
 }
 
-// C [Rows, columns <= panel] of one panel.
-template <class T, int Rows>
-void multiply_tile(Index columns, Index k, const T* a, Index a_row, Index a_column, const T* panel, T* c, Index c_row,
-                   bool accumulate) {
+// C [Rows, columns] of `Panels` neighbouring panels, `panel_size` apart, the last of which may be cut. Few rows take
+// several panels at once, so that there are always enough sums on their way to hide the latency of an addition.
+template <class T, int Rows, int Panels>
+void multiply_tile(Index columns, Index k, const T* a, Index a_row, Index a_column, const T* panel, Index panel_size,
+                   T* c, Index c_row, bool accumulate) {
   using Vector = typename VectorOf<T>::type;
-  constexpr int lanes = VectorOf<T>::kLanes;
-  Vector sum[Rows][kTileVectors];
+  constexpr int lanes = VectorOf<T>::kLanes, vectors = Panels * kTileVectors;
+  const bool whole = columns == Panels * kPanel<T>;
+  Vector sum[Rows][vectors];
   for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < kTileVectors; ++v) sum[r][v] = Vector{};
-  for (Index i = 0; i < k; ++i, a += a_column, panel += kPanel<T>) {
-    Vector b[kTileVectors];
-    for (int v = 0; v < kTileVectors; ++v) b[v] = load(panel + v * lanes);
+    for (int v = 0; v < vectors; ++v) sum[r][v] = Vector{};
+  if (accumulate) {
     for (int r = 0; r < Rows; ++r) {
-      const T scalar = a[r * a_row];
-      for (int v = 0; v < kTileVectors; ++v) sum[r][v] += scalar * b[v];
+      T row[Panels * kPanel<T>] = {};
+      const T* source = c + r * c_row;
+      if (!whole) {
+        __builtin_memcpy(row, source, std::size_t(columns) * sizeof(T));
+        source = row;
+      }
+      for (int v = 0; v < vectors; ++v) sum[r][v] = load(source + v * lanes);
     }
   }
-  if (columns == kPanel<T>) {
-    for (int r = 0; r < Rows; ++r)
-      for (int v = 0; v < kTileVectors; ++v) {
-        T* target = c + r * c_row + v * lanes;
-        store(target, accumulate ? load(target) + sum[r][v] : sum[r][v]);
-      }
-    return;
-  }
+  for (Index i = 0; i < k; ++i, a += a_column, panel += kPanel<T>)
+    for (int r = 0; r < Rows; ++r) {
+      const T scalar = a[r * a_row];
+      for (int q = 0; q < Panels; ++q)
+        for (int v = 0; v < kTileVectors; ++v)
+          sum[r][q * kTileVectors + v] += scalar * load(panel + q * panel_size + v * lanes);
+    }
   for (int r = 0; r < Rows; ++r) {
-    T row[kPanel<T>];
-    for (int v = 0; v < kTileVectors; ++v) store(row + v * lanes, sum[r][v]);
-    T* target = c + r * c_row;
-    for (Index j = 0; j < columns; ++j) target[j] = accumulate ? target[j] + row[j] : row[j];
+    T row[Panels * kPanel<T>];
+    T* target = whole ? c + r * c_row : row;
+    for (int v = 0; v < vectors; ++v) store(target + v * lanes, sum[r][v]);
+    if (!whole) __builtin_memcpy(c + r * c_row, row, std::size_t(columns) * sizeof(T));
   }
 }
 
+// How many panels so many rows take at once.
+constexpr int panels_beside(int rows) { return rows == 1 ? 4 : kTileRows / rows; }
+
+// All columns of `rows` <= Rows rows.
 template <class T, int Rows>
-void multiply_rows(Index rows, Index columns, Index k, const T* a, Index a_row, Index a_column, const T* panel, T* c,
-                   Index c_row, bool accumulate) {
+void multiply_rows(Index rows, Index n, Index k, const T* a, Index a_row, Index a_column, const T* packed,
+                   Index panel_size, T* c, Index c_row, bool accumulate) {
   if constexpr (Rows > 0) {
-    if (rows == Rows)
-      multiply_tile<T, Rows>(columns, k, a, a_row, a_column, panel, c, c_row, accumulate);
-    else
-      multiply_rows<T, Rows - 1>(rows, columns, k, a, a_row, a_column, panel, c, c_row, accumulate);
+    if (rows != Rows) {
+      multiply_rows<T, Rows - 1>(rows, n, k, a, a_row, a_column, packed, panel_size, c, c_row, accumulate);
+      return;
+    }
+    constexpr int panels = panels_beside(Rows);
+    constexpr Index width = panels * kPanel<T>;
+    Index j = 0;
+    for (; j + width - kPanel<T> < n; j += width, packed += panels * panel_size)
+      multiply_tile<T, Rows, panels>(n - j < width ? n - j : width, k, a, a_row, a_column, packed, panel_size, c + j,
+                                     c_row, accumulate);
+    for (; j < n; j += kPanel<T>, packed += panel_size)
+      multiply_tile<T, Rows, 1>(n - j < kPanel<T> ? n - j : kPanel<T>, k, a, a_row, a_column, packed, panel_size, c + j,
+                                c_row, accumulate);
   }
 }
 
+// A panel serves all rows before the next one is read.
+template <class T>
+void multiply_block(Index m, Index n, Index k, const T* a, Index a_row, Index a_column, const T* packed,
+                    Index panel_size, T* c, Index c_row, bool accumulate) {
+  const Index whole = m - m % kTileRows;
+  if (whole > 0)
+    for (Index j = 0; j < n; j += kPanel<T>)
+      for (Index i = 0; i < whole; i += kTileRows)
+        multiply_tile<T, kTileRows, 1>(n - j < kPanel<T> ? n - j : kPanel<T>, k, a + i * a_row, a_row, a_column,
+                                       packed + j / kPanel<T> * panel_size, panel_size, c + i * c_row + j, c_row,
+                                       accumulate);
+  multiply_rows<T, kTileRows - 1>(m - whole, n, k, a + whole * a_row, a_row, a_column, packed, panel_size,
+                                  c + whole * c_row, c_row, accumulate);
+}
+
+// Where a row of A is scattered over memory, blocks of A are copied together first.
 template <class T>
 void multiply(Index m, Index n, Index k, const T* a, Index a_row, Index a_column, const T* packed, T* c, Index c_row,
               bool accumulate) {
-  for (Index j0 = 0; j0 < n; j0 += kPanel<T>) {
-    const Index columns = n - j0 < kPanel<T> ? n - j0 : kPanel<T>;
-    const T* panel = packed + j0 * k;
-    for (Index i0 = 0; i0 < m; i0 += kTileRows) {
-      const Index rows = m - i0 < kTileRows ? m - i0 : Index{kTileRows};
-      multiply_rows<T, kTileRows>(rows, columns, k, a + i0 * a_row, a_row, a_column, panel, c + i0 * c_row + j0, c_row,
-                                  accumulate);
-    }
+  const Index panel_size = k * kPanel<T>;
+  constexpr Index rows = 4 * kTileRows, depth = 256;
+  if (a_column == 1 || k < 8) {
+    multiply_block(m, n, k, a, a_row, a_column, packed, panel_size, c, c_row, accumulate);
+    return;
   }
+  T block[rows * depth];
+  for (Index i0 = 0; i0 < m; i0 += rows)
+    for (Index k0 = 0; k0 < k; k0 += depth) {
+      const Index height = m - i0 < rows ? m - i0 : rows, length = k - k0 < depth ? k - k0 : depth;
+      for (Index l = 0; l < length; ++l)
+        for (Index i = 0; i < height; ++i) block[l * rows + i] = a[(i0 + i) * a_row + (k0 + l) * a_column];
+      multiply_block(height, n, length, block, Index{1}, rows, packed + k0 * kPanel<T>, panel_size, c + i0 * c_row,
+                     c_row, accumulate || k0 > 0);
+    }
 }
 
 template <class T>

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <thread>
 
 #include "cpu/dispatch.h"
 
@@ -71,6 +72,85 @@ void parallel_ranges(int threads, std::int64_t count, const Poll& poll,
   run_workers(threads, ranges, poll, [&](int, const Poll& watch) {
     for (std::int64_t i = next++; i < ranges; i = next++) body(count * i / ranges, count * (i + 1) / ranges, watch);
   });
+}
+
+namespace {
+
+// What a member of a team throws when another one failed.
+struct Abandoned {};
+
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+// Spins while the others are likely to come at once, then gives the core away: it may be theirs.
+template <class Done>
+void Team::until(const Done& done) {
+  constexpr int kSpins = 1000;
+  for (int spins = 0; !done(); ++spins) {
+    if (shared_.broken.load(std::memory_order_relaxed)) throw Abandoned{};
+    if (spins < kSpins)
+      pause();
+    else
+      std::this_thread::yield();
+  }
+}
+
+void Team::meet() {
+  if (size == 1) return;
+  const unsigned round = shared_.round.load(std::memory_order_relaxed);
+  if (shared_.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
+    shared_.arrived.store(0, std::memory_order_relaxed);
+    shared_.round.store(round + 1, std::memory_order_release);
+  } else {
+    until([&] { return shared_.round.load(std::memory_order_acquire) != round; });
+  }
+}
+
+void Team::wait(const std::atomic<Index>& progress, Index value) {
+  until([&] { return progress.load(std::memory_order_acquire) >= value; });
+}
+
+void Team::check() {
+  if (worker == 0 && poll_ && poll_()) throw Interrupted{};
+  if (shared_.broken.load(std::memory_order_relaxed)) throw Abandoned{};
+}
+
+void run_team(int threads, const Poll& poll, const std::function<void(Team&)>& body) {
+  Team::Shared shared;
+  std::exception_ptr failure;
+  std::mutex guard;
+  const auto work = [&](int worker) {
+    Team team(worker, shared, poll);
+    try {
+      body(team);
+    } catch (const Abandoned&) {
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(guard);
+      if (!failure) failure = std::current_exception();
+      shared.broken = true;
+    }
+  };
+#if defined(_OPENMP)
+  if (threads > 1 && !in_forked_child) {
+#pragma omp parallel num_threads(threads)
+    {
+      // Fewer threads may have come than were asked for.
+#pragma omp single
+      shared.size = omp_get_num_threads();
+      work(omp_get_thread_num());
+    }
+  } else {
+    work(0);
+  }
+#else
+  work(0);
+#endif
+  if (failure) std::rethrow_exception(failure);
 }
 
 namespace cpu {
