@@ -23,12 +23,12 @@ struct Row {
 
   double next(Index state, Index unit) const {
     std::vector<double> result = nan_filled<double>(S() * H);
-    kernels.step(H, p(), s(), H, w(), result.data(), H);
+    kernels.step(H, H, p(), s(), H, w(), result.data(), H);
     return result[std::size_t(state * H + unit)];
   }
   std::vector<double> coefficients() const {
     std::vector<double> result = nan_filled<double>(S() * K() * H);
-    kernels.linearize(H, p(), s(), H, w(), result.data());
+    kernels.linearize(H, H, p(), s(), H, w(), result.data());
     return result;
   }
 };
@@ -56,7 +56,7 @@ void second_derivatives() {
     const double *dp = direction.data(), *ds = dp + row.cell.preactivations * H;
     std::fill(direction.begin() + (row.w() - row.p()), direction.end(), 0.0);  // parameters do not move
     std::vector<double> gradient = nan_filled<double>(row.K() * H);
-    row.kernels.second_order(H, row.p(), row.s(), H, row.w(), dp, ds, u.data(), gradient.data(),
+    row.kernels.second_order(H, H, row.p(), row.s(), H, row.w(), dp, ds, u.data(), gradient.data(),
                              gradient.data() + (row.s() - row.p()), gradient.data() + (row.w() - row.p()));
     const auto phi = [&] {
       const std::vector<double> coefficients = row.coefficients();
@@ -77,7 +77,7 @@ void single_precision() {
     const Row row(name);
     const std::vector<float> argument(row.argument.begin(), row.argument.end());
     std::vector<float> next = nan_filled<float>(row.S() * H);
-    cpu::cell_kernels<float>(name).step(H, argument.data(), argument.data() + (row.s() - row.p()), H,
+    cpu::cell_kernels<float>(name).step(H, H, argument.data(), argument.data() + (row.s() - row.p()), H,
                                         argument.data() + (row.w() - row.p()), next.data(), H);
     for (Index i = 0; i < row.S(); ++i)
       for (Index unit = 0; unit < H; ++unit) CHECK_NEAR(next[std::size_t(i * H + unit)], row.next(i, unit), 1e-5);
@@ -91,13 +91,13 @@ void spiking_by_hand() {
   for (const double v : {0.1, 2.0}) {
     const double a = 0.25, z = v - (w[2] + w[3] * a) > 0 ? 1 : 0, s[] = {z, v, a};
     double next[3], local[3 * 8], slopes[6];
-    kernels.step(1, &p, s, 1, w, next, 1);
+    kernels.step(1, 1, &p, s, 1, w, next, 1);
     const double next_a = w[1] * a + (1 - w[1]) * z, next_v = w[0] * v + p - (w[2] + w[3] * next_a) * z;
     const double distance = next_v - w[2] - w[3] * next_a;
     CHECK_NEAR(next[2], next_a, 1e-15);
     CHECK_NEAR(next[1], next_v, 1e-15);
     CHECK_NEAR(next[0], distance > 0 ? 1.0 : 0.0, 0);
-    kernels.linearize(1, &p, s, 1, w, local);
+    kernels.linearize(1, 1, &p, s, 1, w, local);
     const double slope = 0.5 / std::pow(1 + 2 * std::fabs(distance), 2);
     const double dv[] = {1, 0, w[0], 0, v, 0, 0, 0}, da[] = {0, 1 - w[1], 0, w[1], 0, a - z, 0, 0};
     for (int k = 0; k < 8; ++k) {
@@ -106,7 +106,7 @@ void spiking_by_hand() {
       CHECK_NEAR(local[16 + k], da[k], 1e-15);
       CHECK_NEAR(local[k], slope * (dv[k] - w[3] * da[k] - dthreshold), 1e-15);
     }
-    kernels.derive_linearize(1, s, 1, w, slopes);
+    kernels.derive_linearize(1, 1, s, 1, w, slopes);
     const double before = 0.5 / std::pow(1 + 2 * std::fabs(v - w[2] - w[3] * a), 2);
     CHECK_NEAR(slopes[0], before, 1e-15);
     CHECK_NEAR(slopes[1], -w[3] * before, 1e-15);

@@ -32,6 +32,9 @@ struct LinearKernels {
   void (*axpy)(Index n, T alpha, const T* x, T* y);             // y += alpha x
   void (*scale)(Index n, T alpha, const T* x, T* y);            // y = alpha x
   void (*multiply_add)(Index n, const T* a, const T* b, T* c);  // c += a b, element by element
+  // c = (accumulate ? c : 0) + the sum over k < count of a[k] b[k], element by element, in the order of k. Any split of
+  // the n elements gives the same numbers.
+  void (*multiply_add_many)(Index n, int count, const T* const* a, const T* const* b, bool accumulate, T* c);
 };
 
 // Linear recurrences of independent numbers, side by side in rows of n:
@@ -48,21 +51,29 @@ struct ScanKernels {
   Scan conjugate;  // complex, by the conjugate of a
 };
 
-// One cell's per-unit function, over a row of H units. Within a row, pre-activation k of unit u is p[k * H + u], its
-// parameter k is w[k * H + u]; state j is s[j * state_stride + u]. S, P, Q as in lsc/cell.h.
+// One cell's per-unit function, over n units of a row. Pre-activation k of unit u is p[k * stride + u], its parameter k
+// is w[k * stride + u]; state j is s[j * state_stride + u]. S, P, Q as in lsc/cell.h. Where a shape says [.., n], its
+// rows lie `stride` apart, but for a stride of their own. What becomes of a unit depends on that unit alone, bit for
+// bit: any split of a row gives the same.
 template <class T>
 struct CellKernels {
-  void (*step)(Index H, const T* p, const T* s, Index state_stride, const T* w, T* next, Index next_stride);
-  // coefficients [S, P + S + Q, H]: d next[i] / d p[k], then d next[i] / d s[j], then d next[i] / d w[k].
-  void (*linearize)(Index H, const T* p, const T* s, Index state_stride, const T* w, T* coefficients);
-  // With phi = sum_i u_i (d next_i along (dp, ds)): q [P, H] = d phi / d p, r [S, H] = d phi / d s, m [Q, H] = d phi /
+  void (*step)(Index n, Index stride, const T* p, const T* s, Index state_stride, const T* w, T* next,
+               Index next_stride);
+  // coefficients [S, P + S + Q, n]: d next[i] / d p[k], then d next[i] / d s[j], then d next[i] / d w[k].
+  void (*linearize)(Index n, Index stride, const T* p, const T* s, Index state_stride, const T* w, T* coefficients);
+  // The transpose of that Jacobian, without its coefficients: of u = d loss / d next [S, n], dp [P, n] = d loss / d p,
+  // ds [S, n] += d loss / d s, dw [Q, n] = d loss / d w.
+  void (*pull)(Index n, Index stride, const T* p, const T* s, Index state_stride, const T* w, const T* u,
+               Index u_stride, T* dp, T* ds, Index ds_stride, T* dw);
+  // With phi = sum_i u_i (d next_i along (dp, ds)): q [P, n] = d phi / d p, r [S, n] = d phi / d s, m [Q, n] = d phi /
   // d w.
-  void (*second_order)(Index H, const T* p, const T* s, Index state_stride, const T* w, const T* dp, const T* ds,
-                       const T* u, T* q, T* r, T* m);
-  // Of a cell whose state 0 is derived: slopes [S - 1 + Q, H] = d state 0 / d state 1, .., then / d w[k]; and, with phi
-  // = u (d state 0 along ds), ds [S, H] without its row 0: r [S, H] += d phi / d s, m [Q, H] += d phi / d w. Else null.
-  void (*derive_linearize)(Index H, const T* s, Index state_stride, const T* w, T* slopes);
-  void (*derive_second_order)(Index H, const T* s, Index state_stride, const T* w, const T* ds, const T* u, T* r, T* m);
+  void (*second_order)(Index n, Index stride, const T* p, const T* s, Index state_stride, const T* w, const T* dp,
+                       const T* ds, const T* u, T* q, T* r, T* m);
+  // Of a cell whose state 0 is derived: slopes [S - 1 + Q, n] = d state 0 / d state 1, .., then / d w[k]; and, with phi
+  // = u (d state 0 along ds), ds [S, n] without its row 0: r [S, n] += d phi / d s, m [Q, n] += d phi / d w. Else null.
+  void (*derive_linearize)(Index n, Index stride, const T* s, Index state_stride, const T* w, T* slopes);
+  void (*derive_second_order)(Index n, Index stride, const T* s, Index state_stride, const T* w, const T* ds,
+                              const T* u, T* r, T* m);
 };
 
 // What a cell is, apart from its arithmetic.

@@ -63,7 +63,7 @@ void backward(const Backend<T>& backend, const CellShape& cell, const CellKernel
               const std::vector<LayerParameters<const T>>& layers, const Trajectory<T>& trajectory, T* state_gradients,
               T* x_gradient, const std::vector<LayerParameters<T>>& gradients) {
   const StackShape& shape = trajectory.shape;
-  const Index H = shape.H, S = cell.states, P = cell.preactivations, Q = cell.unit_parameters, K = P + S + Q;
+  const Index H = shape.H, P = cell.preactivations, Q = cell.unit_parameters;
   const Index row_size = P * H;
   const Index stride = trajectory.state_stride();
   Trajectory<T> flowing = trajectory;  // the same addresses, in the gradient's memory
@@ -80,7 +80,6 @@ void backward(const Backend<T>& backend, const CellShape& cell, const CellKernel
     const int threads = useful_threads(backend.threads, 2.0 * double(shape.T * shape.B * row_size) * double(n + H));
     parallel_ranges(threads, shape.B, backend.poll, [&](Index begin, Index end, const Poll& poll) {
       const Index rows = end - begin;
-      std::vector<T> coefficients(std::size_t(S * K * H));
       for (Index t = shape.T - 1; t >= 0; --t) {
         if (poll()) return;
         T* dp = gate_gradients.data() + (t * shape.B + begin) * row_size;
@@ -88,22 +87,10 @@ void backward(const Backend<T>& backend, const CellShape& cell, const CellKernel
         T* before = flowing.state(l, t, begin);
         const T* after = flowing.state(l, t + 1, begin);
         T* dw = unit_gradients.data() + (t * shape.B + begin) * Q * H;
-        std::fill(dp, dp + rows * row_size, T(0));
-        std::fill(dw, dw + rows * Q * H, T(0));
-        for (Index row = 0; row < rows; ++row) {
-          kernels.linearize(H, trajectory.gate(l, t, begin + row), trajectory.state(l, t, begin + row), stride,
-                            layer.unit, coefficients.data());
-          for (Index i = 0; i < S; ++i) {
-            const T* ds = after + i * stride + row * H;
-            const T* local = coefficients.data() + i * K * H;
-            for (Index k = 0; k < P; ++k)
-              backend.linear.multiply_add(H, local + k * H, ds, dp + row * row_size + k * H);
-            for (Index j = 0; j < S; ++j)
-              backend.linear.multiply_add(H, local + (P + j) * H, ds, before + j * stride + row * H);
-            for (Index k = 0; k < Q; ++k)
-              backend.linear.multiply_add(H, local + (P + S + k) * H, ds, dw + (row * Q + k) * H);
-          }
-        }
+        for (Index row = 0; row < rows; ++row)
+          kernels.pull(H, H, trajectory.gate(l, t, begin + row), trajectory.state(l, t, begin + row), stride,
+                       layer.unit, after + row * H, stride, dp + row * row_size, before + row * H, stride,
+                       dw + row * Q * H);
         if (l == 0) std::fill(below, below + rows * n, T(0));
         for (Index k = 0; k < P; ++k) {
           const Feed feed = cell.feeds[std::size_t(k)];

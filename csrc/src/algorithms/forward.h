@@ -58,7 +58,7 @@ void forward(const Backend<T>& backend, const CellShape& cell, const CellKernels
                                         recurrent_weights[std::size_t(l)], trajectory.input(l, t, begin),
                                         shape.input_size(l), s, H, gates);
                         for (Index row = 0; row < rows; ++row)
-                          kernels.step(H, gates + row * row_size, s + row * H, trajectory.state_stride(),
+                          kernels.step(H, H, gates + row * row_size, s + row * H, trajectory.state_stride(),
                                        layers[std::size_t(l)].unit, next + row * H, trajectory.state_stride());
                       }
                   });

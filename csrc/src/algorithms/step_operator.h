@@ -51,8 +51,8 @@ class LinearizedStep {
     const int threads = useful_threads(backend.threads, 10.0 * double(coefficients_.size()));
     parallel_ranges(threads, Index(points.size()), backend.poll, [&](Index begin, Index end, const Poll&) {
       for (Index i = begin; i < end; ++i) {
-        kernels_.linearize(H_, gate(i), state(i), trajectory_.state_stride(), unit_.data(), coefficients(i));
-        if (D_) kernels_.derive_linearize(H_, state(i), trajectory_.state_stride(), unit_.data(), slopes(i));
+        kernels_.linearize(H_, H_, gate(i), state(i), trajectory_.state_stride(), unit_.data(), coefficients(i));
+        if (D_) kernels_.derive_linearize(H_, H_, state(i), trajectory_.state_stride(), unit_.data(), slopes(i));
       }
     });
   }
@@ -142,11 +142,11 @@ class LinearizedStep {
         std::copy_n(u + j * outputs.count * H_, outputs.count * H_, weights.data() + outputs.first * H_);
         T* state_change = r.data() + j * S_ * H_;
         T* unit_change = m.data() + j * Q_ * H_;
-        kernels_.second_order(H_, gate(point[j]), state(point[j]), trajectory_.state_stride(), unit_.data(),
+        kernels_.second_order(H_, H_, gate(point[j]), state(point[j]), trajectory_.state_stride(), unit_.data(),
                               dp.data() + j * row_size, ds.data() + j * S_ * H_, weights.data(),
                               q.data() + j * row_size, state_change, unit_change);
         if (derived)
-          kernels_.derive_second_order(H_, state(point[j]), trajectory_.state_stride(), unit_.data(),
+          kernels_.derive_second_order(H_, H_, state(point[j]), trajectory_.state_stride(), unit_.data(),
                                        ds.data() + j * S_ * H_, through_derived.data() + j * S_ * H_, state_change,
                                        unit_change);
         std::copy_n(state(point[j]), H_, h.data() + j * H_);

@@ -6,6 +6,14 @@
 
 namespace lsc::cpu {
 
+// y[i] = f(x[i]), i < n, as cells evaluate f.
+template <class T>
+struct PointwiseKernels {
+  void (*exp)(Index n, const T* x, T* y);
+  void (*tanh)(Index n, const T* x, T* y);
+  void (*sigmoid)(Index n, const T* x, T* y);
+};
+
 struct InstructionSet {
   const char* name;
   bool (*supported)();
@@ -13,6 +21,8 @@ struct InstructionSet {
   const LinearKernels<double>* linear_double;
   const ScanKernels<float>* scan_float;
   const ScanKernels<double>* scan_double;
+  const PointwiseKernels<float>* pointwise_float;
+  const PointwiseKernels<double>* pointwise_double;
 };
 
 // A cell as one instruction set compiled it. Constant-initialised: a unit may hold instructions that this machine
@@ -53,6 +63,8 @@ template <class T>
 const LinearKernels<T>& linear_kernels();
 template <class T>
 const ScanKernels<T>& scan_kernels();
+template <class T>
+const PointwiseKernels<T>& pointwise_kernels();
 template <class T>
 const CellKernels<T>& cell_kernels(const std::string& name);
 

@@ -153,8 +153,39 @@ void multiply_add(Index n, const T* a, const T* b, T* c) {
   for (Index i = 0; i < n; ++i) c[i] += a[i] * b[i];
 }
 
+// Elements [at, at + Vectors * lanes), or, of one vector, the first `columns`.
+template <class T, int Vectors>
+void multiply_add_block(Index at, Index columns, int count, const T* const* a, const T* const* b, bool accumulate,
+                        T* c) {
+  using Vector = typename VectorOf<T>::type;
+  constexpr int lanes = VectorOf<T>::kLanes;
+  const bool whole = columns == Vectors * lanes;
+  Vector sum[Vectors] = {};
+  if (accumulate)
+    for (int v = 0; v < Vectors; ++v) sum[v] = whole ? load(c + at + v * lanes) : load_first(c + at, columns);
+  for (int k = 0; k < count; ++k) {
+    const T *x = a[k] + at, *y = b[k] + at;
+    for (int v = 0; v < Vectors; ++v)
+      sum[v] += whole ? load(x + v * lanes) * load(y + v * lanes) : load_first(x, columns) * load_first(y, columns);
+  }
+  for (int v = 0; v < Vectors; ++v)
+    if (whole)
+      store(c + at + v * lanes, sum[v]);
+    else
+      store_first(c + at, sum[v], columns);
+}
+
 template <class T>
-constexpr LinearKernels<T> kTable = {kPanel<T>, pack<T>, multiply<T>, dot<T>, axpy<T>, scale<T>, multiply_add<T>};
+void multiply_add_many(Index n, int count, const T* const* a, const T* const* b, bool accumulate, T* c) {
+  constexpr Index lanes = VectorOf<T>::kLanes;
+  Index at = 0;
+  for (; at + 4 * lanes <= n; at += 4 * lanes) multiply_add_block<T, 4>(at, 4 * lanes, count, a, b, accumulate, c);
+  for (; at < n; at += lanes) multiply_add_block<T, 1>(at, n - at < lanes ? n - at : lanes, count, a, b, accumulate, c);
+}
+
+template <class T>
+constexpr LinearKernels<T> kTable = {kPanel<T>, pack<T>,  multiply<T>,     dot<T>,
+                                     axpy<T>,   scale<T>, multiply_add<T>, multiply_add_many<T>};
 
 }  // namespace
 }  // namespace LSC_ISA

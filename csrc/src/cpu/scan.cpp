@@ -64,13 +64,6 @@ inline typename VectorOf<T>::type advance(typename VectorOf<T>::type a, typename
   }
 }
 
-template <class T>
-inline typename VectorOf<T>::type load_first(const T* p, Index count) {
-  T padded[VectorOf<T>::kLanes] = {};
-  for (Index i = 0; i < count; ++i) padded[i] = p[i];
-  return load(padded);
-}
-
 template <class T, Product kind, int Vectors>
 void scan_narrow(Index steps, const T* a, Index a_row, const T* b, Index b_row, const T* before, T* h, Index h_row) {
   using Vector = typename VectorOf<T>::type;
