@@ -34,7 +34,8 @@ std::vector<double> product(const Operator<double>& jacobian, Product kind, cons
   const std::vector<Index> points = all_points(jacobian);
   std::vector<double> out =
       nan_filled<double>(jacobian.points() * (kind == Product::matvec ? jacobian.rows() : jacobian.columns()));
-  jacobian.apply(kind, jacobian.points(), points.data(), v.data(), out.data());
+  const Memory<double> scratch(jacobian.scratch(jacobian.points()));
+  jacobian.apply(kind, jacobian.points(), points.data(), v.data(), out.data(), scratch.data());
   return out;
 }
 
@@ -211,9 +212,10 @@ void threads_change_nothing() {
     const std::vector<double> v = normal<double>(24, one.points() * one.columns());
     const std::vector<double> together = product(one, Product::matvec, v);
     CHECK(together == product(three, Product::matvec, v));
+    const Memory<double> scratch(one.scratch(1));
     std::vector<double> alone = nan_filled<double>(one.points() * one.rows());
     for (Index i = 0; i < one.points(); ++i)
-      one.apply(Product::matvec, 1, &i, v.data() + i * one.columns(), alone.data() + i * one.rows());
+      one.apply(Product::matvec, 1, &i, v.data() + i * one.columns(), alone.data() + i * one.rows(), scratch.data());
     CHECK(together == alone);
   }
 }

@@ -101,6 +101,12 @@ struct Interrupted {};
 void run_workers(int threads, std::int64_t work_items, const Poll& poll,
                  const std::function<void(int worker, const Poll& poll)>& body);
 
+// [begin, end)
+struct Range {
+  Index begin, end;
+  Index size() const { return end - begin; }
+};
+
 // One of `size` workers that run one body side by side, in step. Whoever throws, or is asked to stop, takes the others
 // along at their next `meet`, `wait` or `check`.
 class Team {
@@ -112,10 +118,10 @@ class Team {
     std::atomic<unsigned> round{0};
     std::atomic<bool> broken{false};
   };
-  Team(int worker, Shared& shared, const Poll& poll)
-      : worker(worker), size(shared.size), shared_(shared), poll_(poll) {}
+  Team(int number, Shared& shared, const Poll& poll) : number_(number), shared_(shared), poll_(poll) {}
 
-  const int worker, size;
+  int number() const { return number_; }
+  int size() const { return shared_.size; }
 
   // Returns when all have come here, and what each wrote before is seen by all.
   void meet();
@@ -124,19 +130,17 @@ class Team {
   void check();
 
   // This worker's share of [0, count), in whole grains.
-  struct Range {
-    Index begin, end;
-  };
   Range share(Index count, Index grain = 1) const {
     const Index grains = (count + grain - 1) / grain;
-    const auto at = [&](Index i) { return std::min(count, grains * i / size * grain); };
-    return {at(worker), at(worker + 1)};
+    const auto at = [&](Index i) { return std::min(count, grains * i / size() * grain); };
+    return {at(number_), at(number_ + 1)};
   }
 
  private:
   template <class Done>
   void until(const Done& done);
 
+  int number_;
   Shared& shared_;
   const Poll& poll_;
 };

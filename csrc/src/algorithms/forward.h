@@ -7,61 +7,167 @@
 
 namespace lsc {
 
-// gates rows [rows, P, H] <- biases + W_ih input + W_hh h, each block summed where the cell's feeds say.
-// Rows of input and of h are input_row and h_row apart.
-template <class T>
-void pre_activations(const CellShape& cell, Index rows, Index H, const LayerParameters<const T>& layer,
-                     const BlockWeights<T>& input_weights, const BlockWeights<T>& recurrent_weights, const T* input,
-                     Index input_row, const T* h, Index h_row, T* gates) {
-  const Index P = cell.preactivations, row_size = P * H;
-  for (Index k = 0; k < P; ++k) {
-    const Feed feed = cell.feeds[std::size_t(k)];
-    const T* bias_ih = layer.bias_ih && feed.input != kNone ? layer.bias_ih + feed.input * H : nullptr;
-    const T* bias_hh = layer.bias_hh && feed.recurrent != kNone ? layer.bias_hh + feed.recurrent * H : nullptr;
-    for (Index row = 0; row < rows; ++row) {
-      T* gate = gates + row * row_size + k * H;
-      for (Index u = 0; u < H; ++u) gate[u] = (bias_ih ? bias_ih[u] : T(0)) + (bias_hh ? bias_hh[u] : T(0));
-    }
-    T* target = gates + k * H;
-    if (feed.input != kNone)
-      input_weights.forward[std::size_t(feed.input)].multiply(rows, input, input_row, 1, target, row_size, true);
-    if (feed.recurrent != kNone)
-      recurrent_weights.forward[std::size_t(feed.recurrent)].multiply(rows, h, h_row, 1, target, row_size, true);
-  }
+// How the workers of a pass share it out. Large batches are split by rows, and no worker waits for another. Of small
+// ones, either each worker takes whole layers, some time steps behind the layer below; or all work on the units of one
+// step and meet after each, where a step is long enough.
+enum class Split { batch, layers, units };
+
+// A step whose recurrent weights have fewer elements is over before the workers have met.
+inline constexpr Index kUnitsWorthSplitting = 40000;
+// Rows from which a product runs at full speed.
+inline constexpr Index kFullRows = 6;
+// Rows that one product of a chunk of time steps should have.
+inline constexpr Index kChunkRows = 48;
+
+inline Split split_of(const CellShape& cell, const StackShape& shape, int threads, bool layers_overlap) {
+  if (threads == 1 || shape.B >= kFullRows * threads) return Split::batch;
+  const bool long_steps = cell.recurrent_blocks * shape.H * shape.H >= kUnitsWorthSplitting;
+  if (layers_overlap && shape.L > 1 && (shape.L >= threads || !long_steps)) return Split::layers;
+  return long_steps ? Split::units : Split::batch;
 }
 
-// Fills trajectory.states from slot 0 on, and trajectory.gates where that is not null. Batch rows are independent, so
-// workers split the batch and never wait for each other.
+template <class T>
+class ForwardPass {
+ public:
+  // Fills trajectory.states from slot 0 on, and trajectory.gates where that is not null.
+  ForwardPass(const Backend<T>& backend, const CellShape& cell, const CellKernels<T>& kernels,
+              const std::vector<LayerParameters<const T>>& layers, const Trajectory<T>& trajectory)
+      : backend_(backend),
+        cell_(cell),
+        kernels_(kernels),
+        layers_(layers),
+        trajectory_(trajectory),
+        shape_(trajectory.shape),
+        H_(shape_.H),
+        row_size_(cell.preactivations * shape_.H),
+        done_(std::size_t(shape_.L)) {
+    for (Index l = 0; l < shape_.L; ++l) {
+      const LayerParameters<const T>& layer = layers_[std::size_t(l)];
+      input_weights_.emplace_back(backend.linear, cell.input_blocks, H_, shape_.input_size(l), layer.weight_ih, false);
+      recurrent_weights_.emplace_back(backend.linear, cell.recurrent_blocks, H_, H_, layer.weight_hh, false);
+    }
+  }
+
+  void run() {
+    const double operations =
+        2.0 * double(shape_.T * shape_.B * row_size_) * double(shape_.I + (2 * shape_.L - 1) * H_);
+    run_team(useful_threads(backend_.threads, operations), backend_.poll, [&](Team& team) {
+      for (Index l = 0; l < shape_.L; ++l) {
+        input_weights_[std::size_t(l)].pack(team, backend_.linear.panel_width);
+        recurrent_weights_[std::size_t(l)].pack(team, backend_.linear.panel_width);
+      }
+      team.meet();
+      if (shape_.B == 0 || shape_.T == 0) return;
+      const Split split = split_of(cell_, shape_, team.size(), true);
+      const Range all_rows{0, shape_.B}, all_units{0, H_};
+      if (split == Split::layers)
+        run_layers(team);
+      else if (split == Split::units)
+        run_rows(team, all_rows, team.share(H_, backend_.linear.panel_width), true);
+      else if (const Range rows = team.share(shape_.B); rows.size() > 0)
+        run_rows(team, rows, all_units, false);
+    });
+  }
+
+ private:
+  // What a worker needs to take `steps` time steps of `rows` at once.
+  struct Scratch {
+    Index steps;
+    Memory<T> fed, gates;
+  };
+  Scratch scratch(Index rows, Index steps) const {
+    const Index count = rows * steps, widest = shape_.L > 1 ? std::max(shape_.I, H_) : shape_.I;
+    return {steps, Memory<T>(count * widest), Memory<T>(trajectory_.gates ? 0 : count * row_size_)};
+  }
+
+  void run_rows(Team& team, Range rows, Range units, bool meet) {
+    // Rows of one batch lie side by side for all time steps only where they are the whole batch.
+    const Scratch own = scratch(rows.size(), rows.size() == shape_.B ? chunk(shape_.T) : 1);
+    for (Index l = 0; l < shape_.L; ++l)
+      for (Index t = 0; t < shape_.T; t += own.steps)
+        advance(team, l, {t, std::min(t + own.steps, shape_.T)}, rows, units, own, meet);
+  }
+
+  // Chunks of time steps, in the order in which the layers can do them.
+  void run_layers(Team& team) {
+    const Scratch own = scratch(shape_.B, chunk((shape_.T + 7) / 8));
+    const Index chunks = (shape_.T + own.steps - 1) / own.steps;
+    for (Index turn = next_++, wave = 0, first = 0;; turn = next_++) {
+      // Wave w holds chunk w - l of every layer l that has it.
+      Index low = 0, count = 0;
+      for (;; ++wave, first += count) {
+        if (wave >= chunks + shape_.L - 1) return;
+        low = std::max<Index>(0, wave - chunks + 1);
+        count = std::min(wave, shape_.L - 1) - low + 1;
+        if (turn < first + count) break;
+      }
+      const Index l = low + turn - first, c = wave - l;
+      if (l > 0) team.wait(done_[std::size_t(l - 1)], c + 1);
+      team.wait(done_[std::size_t(l)], c);
+      advance(team, l, {c * own.steps, std::min((c + 1) * own.steps, shape_.T)}, {0, shape_.B}, {0, H_}, own, false);
+      done_[std::size_t(l)].store(c + 1, std::memory_order_release);
+    }
+  }
+
+  Index chunk(Index most) const { return std::max<Index>(1, std::min(most, kChunkRows / shape_.B)); }
+
+  void advance(Team& team, Index l, Range steps, Range rows, Range units, const Scratch& own, bool meet) {
+    const LayerParameters<const T>& layer = layers_[std::size_t(l)];
+    const Index n = shape_.input_size(l), count = rows.size(), stride = trajectory_.state_stride();
+    T* gates = trajectory_.gates ? trajectory_.gate(l, steps.begin, rows.begin) : own.gates.data();
+    const T* fed = trajectory_.input(l, steps.begin, rows.begin);
+    if (l > 0 && cell_.states > 1 && steps.size() > 1) {
+      for (Index t = steps.begin; t < steps.end; ++t)
+        std::copy_n(trajectory_.input(l, t, rows.begin), count * n, own.fed.data() + (t - steps.begin) * count * n);
+      fed = own.fed.data();
+    }
+    start_gates(layer, steps.size() * count, units, gates);
+    for (Index k = 0; k < cell_.preactivations; ++k)
+      if (const int block = cell_.feeds[std::size_t(k)].input; block != kNone)
+        input_weights_[std::size_t(l)][block].multiply(steps.size() * count, fed, n, 1, gates + k * H_, row_size_, true,
+                                                       units);
+    for (Index t = steps.begin; t < steps.end; ++t, gates += count * row_size_) {
+      team.check();
+      const T* s = trajectory_.state(l, t, rows.begin);
+      T* next = trajectory_.state(l, t + 1, rows.begin);
+      for (Index k = 0; k < cell_.preactivations; ++k)
+        if (const int block = cell_.feeds[std::size_t(k)].recurrent; block != kNone)
+          recurrent_weights_[std::size_t(l)][block].multiply(count, s, H_, 1, gates + k * H_, row_size_, true, units);
+      for (Index row = 0, u = units.begin; row < count; ++row, u += H_)
+        kernels_.step(units.size(), H_, gates + row * row_size_ + units.begin, s + u, stride,
+                      layer.unit ? layer.unit + units.begin : nullptr, next + u, stride);
+      if (meet) team.meet();
+    }
+  }
+
+  // gates [rows, P, H] <- the biases.
+  void start_gates(const LayerParameters<const T>& layer, Index rows, Range units, T* gates) const {
+    for (Index row = 0; row < rows; ++row)
+      for (Index k = 0; k < cell_.preactivations; ++k, gates += H_) {
+        const Feed feed = cell_.feeds[std::size_t(k)];
+        const T* input = layer.bias_ih && feed.input != kNone ? layer.bias_ih + feed.input * H_ : nullptr;
+        const T* recurrent = layer.bias_hh && feed.recurrent != kNone ? layer.bias_hh + feed.recurrent * H_ : nullptr;
+        for (Index u = units.begin; u < units.end; ++u)
+          gates[u] = (input ? input[u] : T(0)) + (recurrent ? recurrent[u] : T(0));
+      }
+  }
+
+  const Backend<T>& backend_;
+  const CellShape& cell_;
+  const CellKernels<T>& kernels_;
+  const std::vector<LayerParameters<const T>>& layers_;
+  const Trajectory<T>& trajectory_;
+  const StackShape& shape_;
+  Index H_, row_size_;
+  std::vector<PackedBlocks<T>> input_weights_, recurrent_weights_;
+  std::atomic<Index> next_{0};            // which chunk comes next
+  std::vector<std::atomic<Index>> done_;  // how many chunks of each layer are done
+};
+
 template <class T>
 void forward(const Backend<T>& backend, const CellShape& cell, const CellKernels<T>& kernels,
              const std::vector<LayerParameters<const T>>& layers, const Trajectory<T>& trajectory) {
-  const StackShape& shape = trajectory.shape;
-  const Index H = shape.H, row_size = cell.preactivations * H;
-  std::vector<BlockWeights<T>> input_weights, recurrent_weights;
-  for (Index l = 0; l < shape.L; ++l) {
-    const LayerParameters<const T>& layer = layers[std::size_t(l)];
-    input_weights.emplace_back(backend.linear, cell.input_blocks, H, shape.input_size(l), layer.weight_ih, false);
-    recurrent_weights.emplace_back(backend.linear, cell.recurrent_blocks, H, H, layer.weight_hh, false);
-  }
-  const double operations = 2.0 * double(shape.T * shape.B * row_size) * double(shape.I + (2 * shape.L - 1) * H);
-  parallel_ranges(useful_threads(backend.threads, operations), shape.B, backend.poll,
-                  [&](Index begin, Index end, const Poll& poll) {
-                    const Index rows = end - begin;
-                    std::vector<T> scratch(trajectory.gates ? 0 : std::size_t(rows * row_size));
-                    for (Index l = 0; l < shape.L; ++l)
-                      for (Index t = 0; t < shape.T; ++t) {
-                        if (poll()) return;
-                        T* gates = trajectory.gates ? trajectory.gate(l, t, begin) : scratch.data();
-                        const T* s = trajectory.state(l, t, begin);
-                        T* next = trajectory.state(l, t + 1, begin);
-                        pre_activations(cell, rows, H, layers[std::size_t(l)], input_weights[std::size_t(l)],
-                                        recurrent_weights[std::size_t(l)], trajectory.input(l, t, begin),
-                                        shape.input_size(l), s, H, gates);
-                        for (Index row = 0; row < rows; ++row)
-                          kernels.step(H, H, gates + row * row_size, s + row * H, trajectory.state_stride(),
-                                       layers[std::size_t(l)].unit, next + row * H, trajectory.state_stride());
-                      }
-                  });
+  ForwardPass<T>(backend, cell, kernels, layers, trajectory).run();
 }
 
 }  // namespace lsc

@@ -16,8 +16,10 @@ class Operator {
   virtual Index columns() const = 0;
 
   // Row j of out <- J[point[j]] v_j (matvec, v_j has `columns` elements) or its transpose times v_j (rmatvec), j <
-  // count. Row j of the result depends on row j of v alone. Called by several workers at once where `concurrent`.
-  virtual void apply(Product product, Index count, const Index* point, const T* v, T* out) const = 0;
+  // count. Row j of the result depends on row j of v alone. `scratch` has room for scratch(count) elements. Called by
+  // several workers at once where `concurrent`.
+  virtual void apply(Product product, Index count, const Index* point, const T* v, T* out, T* scratch) const = 0;
+  virtual Index scratch(Index) const { return 0; }
   virtual bool concurrent() const { return true; }
 };
 
@@ -32,7 +34,7 @@ class MatrixOperator : public Operator<T> {
   Index rows() const override { return rows_; }
   Index columns() const override { return columns_; }
 
-  void apply(Product product, Index count, const Index* point, const T* v, T* out) const override {
+  void apply(Product product, Index count, const Index* point, const T* v, T* out, T*) const override {
     for (Index j = 0; j < count; ++j) {
       const T* matrix = matrices_ + point[j] * rows_ * columns_;
       if (product == Product::matvec) {

@@ -1,50 +1,127 @@
-// A matrix laid out for LinearKernels::multiply.
+// Matrices laid out for LinearKernels::multiply.
 #pragma once
 
+#include <algorithm>
+#include <memory>
+#include <mutex>
 #include <vector>
 
-#include "algorithms/backend.h"
+#include "algorithms/memory.h"
 
 namespace lsc {
 
+// B [k, n].
 template <class T>
 class PackedMatrix {
  public:
-  PackedMatrix() = default;
+  // Room for B; `pack` fills it.
+  PackedMatrix(const LinearKernels<T>& linear, Index k, Index n)
+      : linear_(&linear),
+        k_(k),
+        n_(n),
+        data_(k * ((n + linear.panel_width - 1) / linear.panel_width) * linear.panel_width) {}
 
-  // Packs B [k, n], B[i, j] = b[i * row_stride + j * column_stride].
+  // Packs B[i, j] = b[i * row_stride + j * column_stride].
   PackedMatrix(const LinearKernels<T>& linear, Index k, Index n, const T* b, Index row_stride, Index column_stride)
-      : linear_(&linear), k_(k), n_(n) {
-    const Index width = linear.panel_width;
-    data_.resize(std::size_t(k * ((n + width - 1) / width * width)));
-    linear.pack(k, n, b, row_stride, column_stride, data_.data());
+      : PackedMatrix(linear, k, n) {
+    pack(b, row_stride, column_stride, {0, n});
+  }
+
+  // Packs some columns of B, the first a multiple of the panel width. Parts may be packed side by side.
+  void pack(const T* b, Index row_stride, Index column_stride, Range columns) {
+    linear_->pack(k_, columns.size(), b + columns.begin * column_stride, row_stride, column_stride,
+                  data_.data() + columns.begin * k_);
   }
 
   // C [m, n] (+)= A [m, k] B, A[i, l] = a[i * a_row + l * a_column].
   void multiply(Index m, const T* a, Index a_row, Index a_column, T* c, Index c_row, bool accumulate) const {
-    linear_->multiply(m, n_, k_, a, a_row, a_column, data_.data(), c, c_row, accumulate);
+    multiply(m, a, a_row, a_column, c, c_row, accumulate, {0, n_});
   }
+
+  // Some columns of the same C, bit for bit; the first is a multiple of the panel width.
+  void multiply(Index m, const T* a, Index a_row, Index a_column, T* c, Index c_row, bool accumulate,
+                Range columns) const {
+    linear_->multiply(m, columns.size(), k_, a, a_row, a_column, data_.data() + columns.begin * k_, c + columns.begin,
+                      c_row, accumulate);
+  }
+
+  Index columns() const { return n_; }
 
  private:
-  const LinearKernels<T>* linear_ = nullptr;
-  Index k_ = 0, n_ = 0;
-  std::vector<T> data_;
+  const LinearKernels<T>* linear_;
+  Index k_, n_;
+  Memory<T> data_;
 };
 
-// A stack of square-ish blocks, weight [blocks * H, n], ready for products with each block and with its transpose.
+// A stack of blocks, weight [blocks * H, n], each packed on its own: as it is, x [., n] -> [., H], or transposed, g [.,
+// H]
+// -> [., n].
 template <class T>
-struct BlockWeights {
-  std::vector<PackedMatrix<T>> forward;     // per block: x [., n] -> [., H]
-  std::vector<PackedMatrix<T>> transposed;  // per block: g [., H] -> [., n]
+class PackedBlocks {
+ public:
+  PackedBlocks(const LinearKernels<T>& linear, int blocks, Index H, Index n, const T* weight, bool transposed)
+      : H_(H), n_(n), weight_(weight), transposed_(transposed) {
+    for (int block = 0; block < blocks; ++block) packed_.emplace_back(linear, transposed ? H : n, transposed ? n : H);
+  }
 
-  BlockWeights() = default;
-  BlockWeights(const LinearKernels<T>& linear, int blocks, Index H, Index n, const T* weight, bool with_transposed) {
-    for (int block = 0; block < blocks; ++block) {
-      const T* rows = weight + block * H * n;
-      forward.emplace_back(linear, n, H, rows, 1, n);
-      if (with_transposed) transposed.emplace_back(linear, H, n, rows, n, 1);
+  // This worker's share of the packing.
+  void pack(const Team& team, Index panel_width) {
+    for (std::size_t block = 0; block < packed_.size(); ++block) {
+      const T* rows = weight_ + Index(block) * H_ * n_;
+      packed_[block].pack(rows, transposed_ ? n_ : 1, transposed_ ? 1 : n_,
+                          team.share(packed_[block].columns(), panel_width));
     }
   }
+
+  const PackedMatrix<T>& operator[](int block) const { return packed_[std::size_t(block)]; }
+
+ private:
+  Index H_, n_;
+  const T* weight_;
+  bool transposed_;
+  std::vector<PackedMatrix<T>> packed_;
+};
+
+// A copy of blocks; they and their transposes are packed when they are first asked for, by whichever worker asks.
+template <class T>
+class BlockWeights {
+ public:
+  BlockWeights(const LinearKernels<T>& linear, int blocks, Index H, Index n, const T* weight)
+      : linear_(&linear),
+        blocks_(blocks),
+        H_(H),
+        n_(n),
+        weight_(blocks * H * n),
+        forward_(new Packed),
+        transposed_(new Packed) {
+    std::copy_n(weight, blocks * H * n, weight_.data());
+  }
+
+  const PackedMatrix<T>& forward(int block) const { return packed(*forward_, false)[block]; }
+  const PackedMatrix<T>& transposed(int block) const { return packed(*transposed_, true)[block]; }
+
+ private:
+  struct Packed {
+    std::once_flag once;
+    std::unique_ptr<PackedBlocks<T>> blocks;
+  };
+
+  const PackedBlocks<T>& packed(Packed& kept, bool transposed) const {
+    std::call_once(kept.once, [&] {
+      auto made = std::make_unique<PackedBlocks<T>>(*linear_, blocks_, H_, n_, weight_.data(), transposed);
+      Team::Shared alone;
+      const Poll none;
+      made->pack(Team(0, alone, none), linear_->panel_width);
+      kept.blocks = std::move(made);
+    });
+    return *kept.blocks;
+  }
+
+  const LinearKernels<T>* linear_;
+  int blocks_;
+  Index H_, n_;
+  Memory<T> weight_;
+  std::unique_ptr<Packed> forward_, transposed_;
 };
 
 }  // namespace lsc

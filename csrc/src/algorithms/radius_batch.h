@@ -6,6 +6,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "algorithms/memory.h"
 #include "algorithms/radius_iteration.h"
 
 namespace lsc {
@@ -35,7 +36,7 @@ void estimate_radii(const Backend<T>& backend, const Operator<T>& jacobian, cons
     std::vector<std::unique_ptr<RadiusIteration<T>>> tile;
     std::vector<Index> item(static_cast<std::size_t>(width)), slots(static_cast<std::size_t>(width));
     std::vector<Index> points(static_cast<std::size_t>(width));
-    std::vector<T> block(std::size_t(width * n)), product(std::size_t(width * n));
+    const Memory<T> block(width * n), product(width * n), scratch(jacobian.scratch(width));
     for (Index i = 0; i < width; ++i) tile.push_back(std::make_unique<RadiusIteration<T>>(backend.linear, n, options));
     const auto point_of = [&](Index i) { return targets.point ? targets.point[i] : i; };
     // Hands slots their next items; returns how many are at work.
@@ -69,7 +70,7 @@ void estimate_radii(const Backend<T>& backend, const Operator<T>& jacobian, cons
         if (size == 0) continue;
         const bool transpose = (wanted == Product::rmatvec) != targets.transposed;
         jacobian.apply(transpose ? Product::rmatvec : Product::matvec, size, points.data(), block.data(),
-                       product.data());
+                       product.data(), scratch.data());
         const auto take_in = [&](Index begin, Index end, const Poll&) {
           for (Index j = begin; j < end; ++j) {
             RadiusIteration<T>& iteration = *tile[std::size_t(slots[std::size_t(j)])];

@@ -4,10 +4,8 @@
 
 #include <algorithm>
 
-#include "algorithms/backward.h"
 #include "algorithms/operator.h"
-#include "algorithms/packed_matrix.h"
-#include "algorithms/stack.h"
+#include "algorithms/weight_gradients.h"
 
 namespace lsc {
 
@@ -44,8 +42,8 @@ class LinearizedStep {
         D_(cell.derived ? 1 : 0),
         V_(S_ - D_),
         K_(P_ + S_ + Q_),
-        input_weights_(backend.linear, cell.input_blocks, H_, n_, layer.weight_ih, true),
-        recurrent_weights_(backend.linear, cell.recurrent_blocks, H_, H_, layer.weight_hh, true),
+        input_weights_(backend.linear, cell.input_blocks, H_, n_, layer.weight_ih),
+        recurrent_weights_(backend.linear, cell.recurrent_blocks, H_, H_, layer.weight_hh),
         coefficients_(points.size() * std::size_t(S_ * K_ * H_)),
         slopes_(points.size() * std::size_t(D_ * (V_ + Q_) * H_)) {
     const int threads = useful_threads(backend.threads, 10.0 * double(coefficients_.size()));
@@ -63,51 +61,57 @@ class LinearizedStep {
   StateRange free_states() const { return {D_, V_}; }
   Index input_size() const { return n_; }
 
+  // Elements of `scratch` that a product of `count` points needs.
+  Index scratch(Index count) const { return count * (P_ + D_ * S_) * H_; }
+
   // ds_next [count, outputs.count, H] <- along a change of the free states, v [count, V, H].
-  void recurrent(Index count, const Index* point, const T* v, StateRange outputs, T* out) const {
+  void recurrent(Index count, const Index* point, const T* v, StateRange outputs, T* out, T* scratch) const {
+    T* dp = scratch;
     if (D_) {
-      const std::vector<T> all = all_states(count, point, v);
-      recurrent_from_all(count, point, all.data(), outputs, out);
-    } else {
-      recurrent_from_all(count, point, v, outputs, out);
+      all_states(count, point, v, scratch + count * P_ * H_);
+      v = scratch + count * P_ * H_;
     }
+    recurrent_pre_activations(count, v, dp);
+    for (Index j = 0; j < count; ++j)
+      for (Index i = 0; i < outputs.count; ++i) {
+        const T* own = local(point[j], outputs.first + i);
+        Terms terms = gate_terms(own, dp + j * P_ * H_, &Feed::recurrent);
+        for (Index s = 0; s < S_; ++s) terms.add(own + (P_ + s) * H_, v + (j * S_ + s) * H_);
+        sum(terms, out + (j * outputs.count + i) * H_);
+      }
   }
 
   // The transpose: u [count, outputs.count, H] -> [count, V, H].
-  void recurrent_transposed(Index count, const Index* point, const T* u, StateRange outputs, T* out) const {
+  void recurrent_transposed(Index count, const Index* point, const T* u, StateRange outputs, T* out, T* scratch) const {
     if (!D_) {
-      recurrent_transposed_to_all(count, point, u, outputs, out);
+      recurrent_transposed_to_all(count, point, u, outputs, out, scratch);
       return;
     }
-    std::vector<T> all(std::size_t(count * S_ * H_));
-    recurrent_transposed_to_all(count, point, u, outputs, all.data());
+    T* all = scratch + count * P_ * H_;
+    recurrent_transposed_to_all(count, point, u, outputs, all, scratch);
     for (Index j = 0; j < count; ++j) {
-      const T* from = all.data() + j * S_ * H_;
+      const T* from = all + j * S_ * H_;
       std::copy_n(from + H_, V_ * H_, out + j * V_ * H_);
       for (Index s = 0; s < V_; ++s) linear_.multiply_add(H_, slopes(point[j]) + s * H_, from, out + (j * V_ + s) * H_);
     }
   }
 
   // ds_next [count, outputs.count, H] <- along a change of the input, v [count, n].
-  void input(Index count, const Index* point, const T* v, StateRange outputs, T* out) const {
-    std::vector<T> dp(std::size_t(count * P_ * H_));
-    input_pre_activations(count, v, dp.data());
+  void input(Index count, const Index* point, const T* v, StateRange outputs, T* out, T* scratch) const {
+    input_pre_activations(count, v, scratch);
     for (Index j = 0; j < count; ++j)
-      for (Index i = 0; i < outputs.count; ++i) {
-        T* target = out + (j * outputs.count + i) * H_;
-        std::fill(target, target + H_, T(0));
-        add_gates(local(point[j], outputs.first + i), dp.data() + j * P_ * H_, &Feed::input, target);
-      }
+      for (Index i = 0; i < outputs.count; ++i)
+        sum(gate_terms(local(point[j], outputs.first + i), scratch + j * P_ * H_, &Feed::input),
+            out + (j * outputs.count + i) * H_);
   }
 
   // The transpose: u [count, outputs.count, H] -> [count, n].
-  void input_transposed(Index count, const Index* point, const T* u, StateRange outputs, T* out) const {
-    std::vector<T> g(std::size_t(count * P_ * H_));
-    gate_gradients(count, point, u, outputs, &Feed::input, g.data());
+  void input_transposed(Index count, const Index* point, const T* u, StateRange outputs, T* out, T* scratch) const {
+    gate_gradients(count, point, u, outputs, &Feed::input, scratch);
     std::fill(out, out + count * n_, T(0));
     for (Index k = 0; k < P_; ++k)
       if (const int block = feed(k).input; block != kNone)
-        input_weights_.transposed[std::size_t(block)].multiply(count, g.data() + k * H_, P_ * H_, 1, out, n_, true);
+        input_weights_.transposed(block).multiply(count, scratch + k * H_, P_ * H_, 1, out, n_, true);
   }
 
   // phi = sum_j u_j' (J[point[j]] v_j), with J the recurrent or the input product. Adds d phi / d parameters to
@@ -118,21 +122,21 @@ class LinearizedStep {
                          T* input_gradient) const {
     const Index row_size = P_ * H_;
     const bool derived = D_ && !through_input;
-    const std::vector<T> expanded = derived ? all_states(count, point, free_v) : std::vector<T>();
+    const Memory<T> expanded(derived ? count * S_ * H_ : 0), work(scratch(count));
+    if (derived) all_states(count, point, free_v, expanded.data());
     const T* v = derived ? expanded.data() : free_v;
     // d phi / d (the change of the derived state), which depends on the point of linearisation once more.
     std::vector<T> through_derived(derived ? std::size_t(count * S_ * H_) : 0), m(std::size_t(count * Q_ * H_));
-    if (derived) recurrent_transposed_to_all(count, point, u, outputs, through_derived.data());
+    if (derived) recurrent_transposed_to_all(count, point, u, outputs, through_derived.data(), work.data());
     std::vector<T> dp(std::size_t(count * row_size)), g(std::size_t(count * row_size)),
         q(std::size_t(count * row_size));
     std::vector<T> ds(std::size_t(count * S_ * H_)), r(std::size_t(count * S_ * H_)), fed(std::size_t(count * n_));
-    std::vector<T> h(std::size_t(count * H_)), h_direction(through_input ? 0 : std::size_t(count * H_));
+    std::vector<T> h(std::size_t(count * H_));
     if (through_input) {
       input_pre_activations(count, v, dp.data());
     } else {
       recurrent_pre_activations(count, v, dp.data());
       std::copy_n(v, count * S_ * H_, ds.data());
-      for (Index j = 0; j < count; ++j) std::copy_n(v + j * S_ * H_, H_, h_direction.data() + j * H_);
     }
     gate_gradients(count, point, u, outputs, through_input ? &Feed::input : &Feed::recurrent, g.data());
     const int threads = useful_threads(backend.threads, 40.0 * double(count * S_ * K_ * H_));
@@ -155,32 +159,45 @@ class LinearizedStep {
     });
     const auto input_block = [](const Feed& f) { return f.input; };
     const auto recurrent_block = [](const Feed& f) { return f.recurrent; };
-    // Through the point of linearisation: q against what each product was fed.
-    weight_gradients(backend, cell_, count, H_, n_, q.data(), fed.data(), input_block, true, gradient.weight_ih,
-                     gradient.bias_ih);
-    weight_gradients(backend, cell_, count, H_, H_, q.data(), h.data(), recurrent_block, true, gradient.weight_hh,
-                     gradient.bias_hh);
-    // Through the product itself: g against the direction.
-    if (through_input)
-      weight_gradients<T>(backend, cell_, count, H_, n_, g.data(), v, input_block, true, gradient.weight_ih, nullptr);
-    else
-      weight_gradients<T>(backend, cell_, count, H_, H_, g.data(), h_direction.data(), recurrent_block, true,
-                          gradient.weight_hh, nullptr);
+    // Through the point of linearisation: q against what each product was fed. Through the product itself: g against
+    // the direction.
+    PackedMatrix<T> fed_packed(linear_, count, n_), h_packed(linear_, count, H_);
+    PackedMatrix<T> direction(linear_, count, through_input ? n_ : H_);
+    const double operations = 2.0 * double(count * row_size) * double(n_ + 2 * H_);
+    run_team(useful_threads(backend.threads, operations), backend.poll, [&](Team& team) {
+      const Index width = linear_.panel_width;
+      fed_packed.pack(fed.data(), n_, 1, team.share(n_, width));
+      h_packed.pack(h.data(), H_, 1, team.share(H_, width));
+      if (through_input)
+        direction.pack(v, n_, 1, team.share(n_, width));
+      else
+        direction.pack(v, S_ * H_, 1, team.share(H_, width));
+      team.meet();
+      weight_gradients(team, cell_, count, H_, q.data(), fed_packed, input_block, true, gradient.weight_ih,
+                       gradient.bias_ih);
+      weight_gradients(team, cell_, count, H_, q.data(), h_packed, recurrent_block, true, gradient.weight_hh,
+                       gradient.bias_hh);
+      if (through_input)
+        weight_gradients<T>(team, cell_, count, H_, g.data(), direction, input_block, true, gradient.weight_ih,
+                            nullptr);
+      else
+        weight_gradients<T>(team, cell_, count, H_, g.data(), direction, recurrent_block, true, gradient.weight_hh,
+                            nullptr);
+    });
     if (state_gradient || D_) {
       for (Index k = 0; k < P_; ++k)
         if (const int block = feed(k).recurrent; block != kNone)
-          recurrent_weights_.transposed[std::size_t(block)].multiply(count, q.data() + k * H_, row_size, 1, r.data(),
-                                                                     S_ * H_, true);
+          recurrent_weights_.transposed(block).multiply(count, q.data() + k * H_, row_size, 1, r.data(), S_ * H_, true);
     }
     if (D_) pull_through_derived(count, point, r.data(), m.data());
-    if (gradient.unit) sum_rows(backend, count, Q_ * H_, m.data(), true, gradient.unit);
+    if (gradient.unit)
+      run_team(1, backend.poll, [&](Team& team) { sum_rows(team, count, Q_ * H_, m.data(), true, gradient.unit); });
     if (state_gradient) std::copy(r.begin(), r.end(), state_gradient);
     if (input_gradient) {
       std::fill(input_gradient, input_gradient + count * n_, T(0));
       for (Index k = 0; k < P_; ++k)
         if (const int block = feed(k).input; block != kNone)
-          input_weights_.transposed[std::size_t(block)].multiply(count, q.data() + k * H_, row_size, 1, input_gradient,
-                                                                 n_, true);
+          input_weights_.transposed(block).multiply(count, q.data() + k * H_, row_size, 1, input_gradient, n_, true);
     }
   }
 
@@ -204,15 +221,41 @@ class LinearizedStep {
   T* slopes(Index i) { return slopes_.data() + i * (V_ + Q_) * H_; }
   const Feed& feed(Index k) const { return cell_.feeds[std::size_t(k)]; }
 
-  // The change of all S states [count, S, H] that goes with one of the free ones, v [count, V, H].
-  std::vector<T> all_states(Index count, const Index* point, const T* v) const {
-    std::vector<T> all(std::size_t(count * S_ * H_));
+  // Products of rows of H that are summed; cells have few.
+  struct Terms {
+    int count = 0;
+    const T* a[kMaxStates + kMaxPreactivations];
+    const T* b[kMaxStates + kMaxPreactivations];
+
+    void add(const T* left, const T* right) {
+      a[count] = left;
+      b[count++] = right;
+    }
+  };
+  void sum(const Terms& terms, T* target) const {
+    linear_.multiply_add_many(H_, terms.count, terms.a, terms.b, false, target);
+  }
+  Terms gate_terms(const T* own, const T* dp, int Feed::* path) const {
+    Terms terms;
+    for (Index k = 0; k < P_; ++k)
+      if (feed(k).*path != kNone) terms.add(own + k * H_, dp + k * H_);
+    return terms;
+  }
+  // What coefficient k of the outputs hands back.
+  Terms output_terms(Index i, Index k, StateRange outputs, const T* u) const {
+    Terms terms;
+    for (Index o = 0; o < outputs.count; ++o) terms.add(local(i, outputs.first + o) + k * H_, u + o * H_);
+    return terms;
+  }
+
+  // all [count, S, H] <- the change of all states that goes with one of the free ones, v [count, V, H].
+  void all_states(Index count, const Index* point, const T* v, T* all) const {
     for (Index j = 0; j < count; ++j) {
-      T* target = all.data() + j * S_ * H_;
+      T* target = all + j * S_ * H_;
       std::copy_n(v + j * V_ * H_, V_ * H_, target + H_);
+      std::fill(target, target + H_, T(0));
       for (Index s = 0; s < V_; ++s) linear_.multiply_add(H_, slopes(point[j]) + s * H_, v + (j * V_ + s) * H_, target);
     }
-    return all;
   }
 
   // State 0 is a function of the others: its gradient, row 0 of r [count, S, H], becomes theirs and that of m [count,
@@ -227,60 +270,36 @@ class LinearizedStep {
     }
   }
 
-  void recurrent_from_all(Index count, const Index* point, const T* v, StateRange outputs, T* out) const {
-    std::vector<T> dp(std::size_t(count * P_ * H_));
-    recurrent_pre_activations(count, v, dp.data());
+  void recurrent_transposed_to_all(Index count, const Index* point, const T* u, StateRange outputs, T* out,
+                                   T* scratch) const {
+    gate_gradients(count, point, u, outputs, &Feed::recurrent, scratch);
     for (Index j = 0; j < count; ++j)
-      for (Index i = 0; i < outputs.count; ++i) {
-        T* target = out + (j * outputs.count + i) * H_;
-        const T* own = local(point[j], outputs.first + i);
-        std::fill(target, target + H_, T(0));
-        add_gates(own, dp.data() + j * P_ * H_, &Feed::recurrent, target);
-        for (Index s = 0; s < S_; ++s) linear_.multiply_add(H_, own + (P_ + s) * H_, v + (j * S_ + s) * H_, target);
-      }
-  }
-
-  void recurrent_transposed_to_all(Index count, const Index* point, const T* u, StateRange outputs, T* out) const {
-    std::vector<T> g(std::size_t(count * P_ * H_));
-    gate_gradients(count, point, u, outputs, &Feed::recurrent, g.data());
-    for (Index j = 0; j < count; ++j)
-      for (Index s = 0; s < S_; ++s) {
-        T* target = out + (j * S_ + s) * H_;
-        std::fill(target, target + H_, T(0));
-        for (Index i = 0; i < outputs.count; ++i)
-          linear_.multiply_add(H_, local(point[j], outputs.first + i) + (P_ + s) * H_, u + (j * outputs.count + i) * H_,
-                               target);
-      }
+      for (Index s = 0; s < S_; ++s)
+        sum(output_terms(point[j], P_ + s, outputs, u + j * outputs.count * H_), out + (j * S_ + s) * H_);
     for (Index k = 0; k < P_; ++k)
       if (const int block = feed(k).recurrent; block != kNone)
-        recurrent_weights_.transposed[std::size_t(block)].multiply(count, g.data() + k * H_, P_ * H_, 1, out, S_ * H_,
-                                                                   true);
+        recurrent_weights_.transposed(block).multiply(count, scratch + k * H_, P_ * H_, 1, out, S_ * H_, true);
   }
 
   // dp [count, P, H] along v [count, S, H]; blocks without a recurrent feed stay zero.
   void recurrent_pre_activations(Index count, const T* v, T* dp) const {
     for (Index k = 0; k < P_; ++k)
       if (const int block = feed(k).recurrent; block != kNone)
-        recurrent_weights_.forward[std::size_t(block)].multiply(count, v, S_ * H_, 1, dp + k * H_, P_ * H_, false);
+        recurrent_weights_.forward(block).multiply(count, v, S_ * H_, 1, dp + k * H_, P_ * H_, false);
   }
   void input_pre_activations(Index count, const T* v, T* dp) const {
     for (Index k = 0; k < P_; ++k)
       if (const int block = feed(k).input; block != kNone)
-        input_weights_.forward[std::size_t(block)].multiply(count, v, n_, 1, dp + k * H_, P_ * H_, false);
+        input_weights_.forward(block).multiply(count, v, n_, 1, dp + k * H_, P_ * H_, false);
   }
-  void add_gates(const T* own, const T* dp, int Feed::* path, T* target) const {
-    for (Index k = 0; k < P_; ++k)
-      if (feed(k).*path != kNone) linear_.multiply_add(H_, own + k * H_, dp + k * H_, target);
-  }
-  // g [count, P, H] = u' (d next / d p), for the blocks on the path.
+  // g [count, P, H] = u' (d next / d p), zero for the blocks that are not on the path.
   void gate_gradients(Index count, const Index* point, const T* u, StateRange outputs, int Feed::* path, T* g) const {
-    std::fill(g, g + count * P_ * H_, T(0));
     for (Index j = 0; j < count; ++j)
-      for (Index i = 0; i < outputs.count; ++i)
-        for (Index k = 0; k < P_; ++k)
-          if (feed(k).*path != kNone)
-            linear_.multiply_add(H_, local(point[j], outputs.first + i) + k * H_, u + (j * outputs.count + i) * H_,
-                                 g + (j * P_ + k) * H_);
+      for (Index k = 0; k < P_; ++k)
+        if (T* target = g + (j * P_ + k) * H_; feed(k).*path != kNone)
+          sum(output_terms(point[j], k, outputs, u + j * outputs.count * H_), target);
+        else
+          std::fill(target, target + H_, T(0));
   }
 
   const CellShape& cell_;
@@ -322,26 +341,33 @@ class StepOperator : public Operator<T> {
                                                                             : step_.free_states().count * step_.units();
   }
 
-  void apply(Product product, Index count, const Index* point, const T* v, T* out) const override {
+  Index scratch(Index count) const override {
+    return direction_ == Direction::diagonal
+               ? count * step_.units() + std::max(step_.scratch(count), below_[0].scratch(count))
+               : step_.scratch(count);
+  }
+
+  void apply(Product product, Index count, const Index* point, const T* v, T* out, T* scratch) const override {
     const bool forward = product == Product::matvec;
     if (direction_ == Direction::time) {
       if (forward)
-        step_.recurrent(count, point, v, outputs_, out);
+        step_.recurrent(count, point, v, outputs_, out, scratch);
       else
-        step_.recurrent_transposed(count, point, v, outputs_, out);
+        step_.recurrent_transposed(count, point, v, outputs_, out, scratch);
     } else if (direction_ == Direction::diagonal) {
-      std::vector<T> handed_up(std::size_t(count * step_.units()));
+      T* between = scratch;  // what the lower layer hands up, or its gradient
+      T* rest = scratch + count * step_.units();
       if (forward) {
-        below_[0].recurrent(count, point, v, below_[0].handed_up(), handed_up.data());
-        step_.input(count, point, handed_up.data(), outputs_, out);
+        below_[0].recurrent(count, point, v, below_[0].handed_up(), between, rest);
+        step_.input(count, point, between, outputs_, out, rest);
       } else {
-        step_.input_transposed(count, point, v, outputs_, handed_up.data());
-        below_[0].recurrent_transposed(count, point, handed_up.data(), below_[0].handed_up(), out);
+        step_.input_transposed(count, point, v, outputs_, between, rest);
+        below_[0].recurrent_transposed(count, point, between, below_[0].handed_up(), out, rest);
       }
     } else if (forward) {
-      step_.input(count, point, v, outputs_, out);
+      step_.input(count, point, v, outputs_, out, scratch);
     } else {
-      step_.input_transposed(count, point, v, outputs_, out);
+      step_.input_transposed(count, point, v, outputs_, out, scratch);
     }
   }
 
@@ -356,9 +382,10 @@ class StepOperator : public Operator<T> {
                               input);
       return;
     }
-    std::vector<T> handed_up(std::size_t(count * step_.units())), handed_down(std::size_t(count * step_.units()));
-    below_[0].recurrent(count, point, v, below_[0].handed_up(), handed_up.data());
-    step_.input_transposed(count, point, u, outputs_, handed_down.data());
+    const Memory<T> handed_up(count * step_.units()), handed_down(count * step_.units());
+    const Memory<T> work(std::max(step_.scratch(count), below_[0].scratch(count)));
+    below_[0].recurrent(count, point, v, below_[0].handed_up(), handed_up.data(), work.data());
+    step_.input_transposed(count, point, u, outputs_, handed_down.data(), work.data());
     step_.bilinear_gradient(backend, true, count, point, u, outputs_, handed_up.data(), gradient, states, input);
     below_[0].bilinear_gradient(backend, false, count, point, handed_down.data(), below_[0].handed_up(), v,
                                 gradient_below, states_below, input_below);

@@ -93,17 +93,19 @@ void Team::until(const Done& done) {
   constexpr int kSpins = 1000;
   for (int spins = 0; !done(); ++spins) {
     if (shared_.broken.load(std::memory_order_relaxed)) throw Abandoned{};
-    if (spins < kSpins)
+    if (spins < kSpins) {
       pause();
-    else
+    } else {
+      if (number_ == 0 && poll_ && poll_()) throw Interrupted{};
       std::this_thread::yield();
+    }
   }
 }
 
 void Team::meet() {
-  if (size == 1) return;
+  if (size() == 1) return;
   const unsigned round = shared_.round.load(std::memory_order_relaxed);
-  if (shared_.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
+  if (shared_.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size()) {
     shared_.arrived.store(0, std::memory_order_relaxed);
     shared_.round.store(round + 1, std::memory_order_release);
   } else {
@@ -116,7 +118,7 @@ void Team::wait(const std::atomic<Index>& progress, Index value) {
 }
 
 void Team::check() {
-  if (worker == 0 && poll_ && poll_()) throw Interrupted{};
+  if (number_ == 0 && poll_ && poll_()) throw Interrupted{};
   if (shared_.broken.load(std::memory_order_relaxed)) throw Abandoned{};
 }
 
@@ -124,10 +126,11 @@ void run_team(int threads, const Poll& poll, const std::function<void(Team&)>& b
   Team::Shared shared;
   std::exception_ptr failure;
   std::mutex guard;
-  const auto work = [&](int worker) {
-    Team team(worker, shared, poll);
+  const auto work = [&](int number) {
+    Team team(number, shared, poll);
     try {
       body(team);
+      team.meet();  // whoever polls is there until the last has finished
     } catch (const Abandoned&) {
     } catch (...) {
       const std::lock_guard<std::mutex> lock(guard);

@@ -28,7 +28,7 @@ class CallbackOperator : public Operator<T> {
   Index columns() const override { return n_; }
   bool concurrent() const override { return false; }
 
-  void apply(Product product, Index count, const Index* point, const T* v, T* out) const override {
+  void apply(Product product, Index count, const Index* point, const T* v, T* out, T*) const override {
     for (Index begin = 0; begin < count; begin += points_) {
       const Index size = std::min(points_, count - begin);
       std::copy_n(point + begin, size, index_);
@@ -82,9 +82,10 @@ class AnyOperator {
         const double operations = 4.0 * double(count * op.rows()) * double(op.columns());
         const int useful = op.concurrent() ? useful_threads(threads, operations) : 1;
         parallel_ranges(useful, count, backend.poll, [&](Index begin, Index end, const Poll&) {
-          if (begin < end)
-            op.apply(transpose ? Product::rmatvec : Product::matvec, end - begin, points.data() + begin,
-                     source + begin * in_size, target + begin * out_size);
+          if (begin == end) return;
+          const Memory<T> scratch(op.scratch(end - begin));
+          op.apply(transpose ? Product::rmatvec : Product::matvec, end - begin, points.data() + begin,
+                   source + begin * in_size, target + begin * out_size, scratch.data());
         });
       });
     });
