@@ -23,19 +23,23 @@ DEFAULT_MATVECS = 600
 DEFAULT_POWER_MATVECS = 128
 
 
+#: How well a left vector must fit the right one where ``tol`` is 0.
+PAIRING_TOL = 1e-3
+
+
 def seed_from(generator: torch.Generator | None) -> int:
     """One 64-bit seed (63 bits used) from a generator, torch's default one where None."""
     return int(torch.randint(2**63 - 1, (1,), generator=generator, dtype=torch.int64))
 
 
 def check_options(method: str, num_matvecs: int | None, tol: float) -> None:
-    """Raises ValueError for an unknown method, num_matvecs < 1 or tol outside (0, 1)."""
+    """Raises ValueError for an unknown method, num_matvecs < 1 or tol outside [0, 1)."""
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     if num_matvecs is not None and num_matvecs < 1:
         raise ValueError(f"num_matvecs: expected at least 1, got {num_matvecs}")
-    if not 0 < tol < 1:
-        raise ValueError(f"tol: expected a number between 0 and 1, got {tol}")
+    if not 0 <= tol < 1:
+        raise ValueError(f"tol: expected a number from 0 up to 1, got {tol}")
 
 
 @ops.uncompiled
@@ -55,7 +59,9 @@ def spectral_radius(
             128 products, no bound), "dense" (LAPACK), or "auto": a closed form where there is one, dense for n <= 32,
             else krylov.
         num_matvecs: most products of one side; None for 600 (128 for "power").
-        tol: relative residual at which a point is called converged.
+        tol: relative residual at which a point is called converged. 0 asks for no certificate: "krylov" then spends
+            exactly ``num_matvecs`` products on every point, M // 5 but at most 32 of them on one Arnoldi factorisation
+            and the others on the filter before it.
         generator: draws one seed for the start vectors.
 
     Returns:
@@ -122,5 +128,5 @@ def estimate_radius(
     if not differentiable:
         return estimate
     estimate = replace(estimate, growth_gradient=torch.zeros(operator.num_points, dtype=torch.bool))
-    problem = GradientProblem(operator, found, estimate, budget, tol, seed)
+    problem = GradientProblem(operator, found, estimate, budget, tol or PAIRING_TOL, seed)
     return with_gradient(problem, operator.parameters)

@@ -22,7 +22,7 @@
 namespace lsc {
 
 struct RadiusOptions {
-  double tol = 1e-3;
+  double tol = 1e-3;        // 0: fixed work, max_matvecs products and one factorisation for every point
   Index max_matvecs = 600;  // of one side
   std::uint64_t seed = 0;
 };
@@ -130,8 +130,14 @@ class RadiusIteration {
   const T* basis(Index i) const { return basis_.data() + i * n_; }
   double& h(Index i, Index j) { return h_[std::size_t(i * kWideOrder + j)]; }
   double norm(const T* x) const { return std::sqrt(double(linear_.dot(n_, x, x))); }
-  Index order() const { return std::min<Index>(wide_ ? kWideOrder : kOrder, n_); }
-  Index filter_steps() const { return std::min<Index>(kFilterSteps, options_.max_matvecs / 2); }
+  bool fixed() const { return options_.tol == 0; }
+  Index order() const {
+    if (fixed()) return std::min(n_, std::max<Index>(1, std::min<Index>(kOrder, options_.max_matvecs / 5)));
+    return std::min<Index>(wide_ ? kWideOrder : kOrder, n_);
+  }
+  Index filter_steps() const {
+    return fixed() ? options_.max_matvecs - order() : std::min<Index>(kFilterSteps, options_.max_matvecs / 2);
+  }
   Index leading() const { return wide_ ? kWideLeading : kLeading; }
 
   void finish(Status status) {
@@ -263,6 +269,8 @@ class RadiusIteration {
     result_.residual = best_residual;
     result_.condition = condition(best);
     ritz_ = x;
+
+    if (fixed()) return finish(Status::max_matvecs);
 
     bool settled = best_residual < options_.tol;
     if (has_target_) {
