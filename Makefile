@@ -22,7 +22,7 @@ SANITIZED_TESTS = $(wildcard tests/test_ops.py tests/test_operator.py tests/test
 help:
 	@echo "make demo         see what the package does, in about three minutes on 2 cores"
 	@echo "make test         the Python tests (not the slow ones) and the C++ tests"
-	@echo "make test-all     the slow Python tests too"
+	@echo "make test-all     the slow Python tests too, and every float32 through exp, tanh and sigmoid"
 	@echo "make lint         ruff, mypy, clang-format and the stub of the compiled module; changes nothing"
 	@echo "make format       rewrite Python and C++ sources in the house style"
 	@echo "make native-test  the C++ tests, once per instruction set"
@@ -41,6 +41,7 @@ test: $(VENV)/.installed $(VENV)/.mnist
 test-all: $(VENV)/.installed $(VENV)/.mnist
 	$(PY) -m pytest --run-slow
 	@$(MAKE) --no-print-directory native-test
+	$(BUILD)/native/csrc/tests/math_test --all
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,4 +1,6 @@
-// Duals: first and second derivatives of every compiled cell against central differences.
+// Duals: first and second derivatives of every compiled cell against central differences. Vectors: every kernel of
+// every cell against the cell's header on single numbers, at sizes around the vectors.
+#include "lsc/every_cell.h"
 #include "model.h"
 
 namespace lsc::test {
@@ -84,6 +86,209 @@ void single_precision() {
   }
 }
 
+// Rows of units, further apart than they are long; what lies between is NaN, and must stay so.
+template <class T>
+struct Rows {
+  Index count, length, stride;
+  std::vector<T> data;
+
+  Rows(Index row_count, Index row_length, Index gap)
+      : count(row_count), length(row_length), stride(row_length + gap), data(nan_filled<T>(count * stride)) {}
+  Rows(Index row_count, Index row_length, Index gap, std::uint64_t seed) : Rows(row_count, row_length, gap) {
+    const std::vector<T> values = normal<T>(seed, count * length);
+    for (Index i = 0; i < count; ++i)
+      for (Index u = 0; u < length; ++u) at(i, u) = values[std::size_t(i * length + u)];
+  }
+  T& at(Index row, Index u) { return data[std::size_t(row * stride + u)]; }
+  const T& at(Index row, Index u) const { return data[std::size_t(row * stride + u)]; }
+  const T* from(Index u) const { return data.data() + u; }
+  T* from(Index u) { return data.data() + u; }
+
+  bool written() const {
+    for (Index i = 0; i < count; ++i)
+      for (Index u = 0; u < stride; ++u)
+        if (std::isnan(at(i, u)) != (u >= length)) return false;
+    return true;
+  }
+  friend bool operator==(const Rows& a, const Rows& b) {
+    for (Index i = 0; i < a.count; ++i)
+      for (Index u = 0; u < a.length; ++u)
+        if (a.at(i, u) != b.at(i, u)) return false;
+    return true;
+  }
+};
+
+// What every kernel makes of n units.
+template <class T>
+struct Outputs {
+  Rows<T> next, coefficients, dp, ds, dw, q, r, m, slopes, derived_r, derived_m;
+};
+
+template <class T>
+struct Units {
+  static constexpr Index kGap = 2;
+  CellShape cell;
+  const CellKernels<T>& kernels;
+  Index n, S, P, Q, K;
+  Rows<T> p, s, w, u, dp, ds;
+
+  Units(const std::string& name, Index units)
+      : cell(cpu::cell_shape(name)),
+        kernels(cpu::cell_kernels<T>(name)),
+        n(units),
+        S(cell.states),
+        P(cell.preactivations),
+        Q(cell.unit_parameters),
+        K(P + S + Q),
+        p(P, n, kGap, 1),
+        s(S, n, 5, 2),
+        w(Q, n, kGap, 3),
+        u(S, n, kGap, 4),
+        dp(P, n, kGap, 5),
+        ds(S, n, kGap, 6) {}
+
+  Outputs<T> empty() const {
+    const Index derived = cell.derived ? 1 : 0;
+    return {{S, n, 3},
+            {S * K, n, kGap},
+            {P, n, kGap},
+            {S, n, 1, 7},
+            {Q, n, kGap},
+            {P, n, kGap},
+            {S, n, kGap},
+            {Q, n, kGap},
+            {derived * (S - 1 + Q), n, kGap},
+            {derived * S, n, kGap, 8},
+            {derived * Q, n, kGap, 9}};
+  }
+  void run(Index begin, Index end, Outputs<T>& to) const {
+    const Index count = end - begin, stride = p.stride;
+    const T *p_ = p.from(begin), *s_ = s.from(begin), *w_ = Q > 0 ? w.from(begin) : nullptr, *u_ = u.from(begin);
+    kernels.step(count, stride, p_, s_, s.stride, w_, to.next.from(begin), to.next.stride);
+    kernels.linearize(count, stride, p_, s_, s.stride, w_, to.coefficients.from(begin));
+    kernels.pull(count, stride, p_, s_, s.stride, w_, u_, u.stride, to.dp.from(begin), to.ds.from(begin), to.ds.stride,
+                 to.dw.from(begin));
+    kernels.second_order(count, stride, p_, s_, s.stride, w_, dp.from(begin), ds.from(begin), u_, to.q.from(begin),
+                         to.r.from(begin), to.m.from(begin));
+    if (!cell.derived) return;
+    kernels.derive_linearize(count, stride, s_, s.stride, w_, to.slopes.from(begin));
+    kernels.derive_second_order(count, stride, s_, s.stride, w_, ds.from(begin), u_, to.derived_r.from(begin),
+                                to.derived_m.from(begin));
+  }
+  Outputs<T> run() const {
+    Outputs<T> outputs = empty();
+    run(0, n, outputs);
+    return outputs;
+  }
+};
+
+template <class T, class Check>
+void for_outputs(const Outputs<T>& a, const Outputs<T>& b, Check check) {
+  check("step", a.next, b.next);
+  check("linearize", a.coefficients, b.coefficients);
+  check("pull, dp", a.dp, b.dp);
+  check("pull, ds", a.ds, b.ds);
+  check("pull, dw", a.dw, b.dw);
+  check("second_order, q", a.q, b.q);
+  check("second_order, r", a.r, b.r);
+  check("second_order, m", a.m, b.m);
+  check("derive_linearize", a.slopes, b.slopes);
+  check("derive_second_order, r", a.derived_r, b.derived_r);
+  check("derive_second_order, m", a.derived_m, b.derived_m);
+}
+
+constexpr Index kUnits[] = {1, 3, 31, 33, 65};
+
+template <class T>
+constexpr double kTol = 64 * double(std::numeric_limits<T>::epsilon());
+
+// The same from the cell's header on T itself, one unit at a time.
+template <class Cell, class T>
+Outputs<T> one_by_one(const Units<T>& units) {
+  constexpr int S = Cell::kStates, P = Cell::kPreactivations, Q = Cell::kUnitParameters, K = P + S + Q;
+  using Outer = Dual<Dual<T, 1>, K>;
+  Outputs<T> to = units.empty();
+  const auto add = [](T& target, T value) { target = std::isnan(target) ? value : target + value; };
+  for (Index u = 0; u < units.n; ++u) {
+    Outer unit[K], next[S];
+    T plain[K], plain_next[S];
+    for (int k = 0; k < K; ++k) {
+      plain[k] = k < P ? units.p.at(k, u) : k < P + S ? units.s.at(k - P, u) : units.w.at(k - P - S, u);
+      unit[k] = Outer(0.0);
+      unit[k].value.value = plain[k];
+      unit[k].value.partial[0] = k < P ? units.dp.at(k, u) : k < P + S ? units.ds.at(k - P, u) : T(0);
+      unit[k].partial[k] = Dual<T, 1>(1.0);
+    }
+    Cell::step(plain, plain + P, plain + P + S, plain_next);
+    Cell::step(unit, unit + P, unit + P + S, next);
+    for (int i = 0; i < S; ++i) {
+      to.next.at(i, u) = plain_next[i];
+      for (int k = 0; k < K; ++k) {
+        const T slope = next[i].partial[k].value, bend = next[i].partial[k].partial[0], weight = units.u.at(i, u);
+        to.coefficients.at(i * K + k, u) = slope;
+        add(k < P ? to.dp.at(k, u) : k < P + S ? to.ds.at(k - P, u) : to.dw.at(k - P - S, u), weight * slope);
+        add(k < P ? to.q.at(k, u) : k < P + S ? to.r.at(k - P, u) : to.m.at(k - P - S, u), weight * bend);
+      }
+    }
+    if constexpr (Cell::kDerived) {
+      unit[P].value.partial[0] = T(0);
+      const Outer derived = Cell::derive(unit + P, unit + P + S);
+      for (int j = 0; j < S + Q; ++j) {
+        if (j > 0) to.slopes.at(j - 1, u) = derived.partial[P + j].value;
+        add(j < S ? to.derived_r.at(j, u) : to.derived_m.at(j - S, u),
+            units.u.at(0, u) * derived.partial[P + j].partial[0]);
+      }
+    }
+  }
+  return to;
+}
+
+template <class Cell, class T>
+void vectors_agree_with_the_header_of() {
+  for (const Index n : kUnits) {
+    const Units<T> units(Cell::kName, n);
+    for_outputs(
+        units.run(), one_by_one<Cell>(units), [&](const char* what, const Rows<T>& value, const Rows<T>& expected) {
+          const std::string name = std::string(Cell::kName) + ", " + what;
+          report(value.written(), name.c_str(), int(n), "expected the units to be written, and nothing else");
+          for (Index i = 0; i < value.count; ++i)
+            for (Index u = 0; u < n; ++u)
+              report_near(double(value.at(i, u)), double(expected.at(i, u)), kTol<T>, name.c_str(), int(u), "unit");
+        });
+  }
+}
+
+template <class T, class... Cells>
+int vectors_agree_with_the_headers_of(CellList<Cells...>) {
+  (vectors_agree_with_the_header_of<Cells, T>(), ...);
+  return int(sizeof...(Cells));
+}
+
+template <class T>
+void vectors_agree_with_the_headers() {
+  int count = 0;
+#define LSC_VISIT(file) count += vectors_agree_with_the_headers_of<T>(cells::file::Exported{});
+  LSC_EVERY_CELL_FILE(LSC_VISIT)
+#undef LSC_VISIT
+  CHECK(count == int(cpu::cell_names().size()));
+}
+
+template <class T>
+void splits_do_not_matter() {
+  for (const std::string& name : cpu::cell_names()) {
+    const Units<T> units(name, 65);
+    const Outputs<T> whole = units.run();
+    for (Index cut = 0; cut <= units.n; ++cut) {
+      Outputs<T> parts = units.empty();
+      units.run(0, cut, parts);
+      units.run(cut, units.n, parts);
+      for_outputs(whole, parts, [&](const char* what, const Rows<T>& a, const Rows<T>& b) {
+        report(a == b, (name + ", " + what).c_str(), int(cut), "expected the same numbers from a row cut here");
+      });
+    }
+  }
+}
+
 // With the surrogate slope s of a spike: d z / d v = s, d z / d a = -beta s; the reset passes nothing on.
 void spiking_by_hand() {
   const CellKernels<double>& kernels = cpu::cell_kernels<double>("alif");
@@ -145,6 +350,10 @@ int main() {
   return run({{"first derivatives", first_derivatives},
               {"second derivatives", second_derivatives},
               {"single precision", single_precision},
+              {"vectors agree with the headers, single precision", vectors_agree_with_the_headers<float>},
+              {"vectors agree with the headers, double precision", vectors_agree_with_the_headers<double>},
+              {"splits do not matter, single precision", splits_do_not_matter<float>},
+              {"splits do not matter, double precision", splits_do_not_matter<double>},
               {"spiking by hand", spiking_by_hand},
               {"shapes", shapes},
               {"an unknown cell names the known ones", unknown_cell_names_the_known}});

@@ -80,6 +80,37 @@ void vectors() {
   }
 }
 
+// Against a chain of multiply_add, and the same from a row cut anywhere.
+template <class T>
+void multiply_add_many() {
+  const LinearKernels<T>& linear = cpu::linear_kernels<T>();
+  constexpr int count = 3;
+  for (const Index n : kSizes)
+    for (const bool accumulate : {false, true}) {
+      const std::vector<T> factors = normal<T>(1, 2 * count * n), before = normal<T>(2, n);
+      std::vector<T> chain = accumulate ? before : std::vector<T>(std::size_t(n));
+      const auto from = [&](Index cut, Index end, T* c) {
+        const T *a[count], *b[count];
+        for (int k = 0; k < count; ++k) {
+          a[k] = factors.data() + 2 * k * n + cut;
+          b[k] = factors.data() + (2 * k + 1) * n + cut;
+        }
+        linear.multiply_add_many(end - cut, count, a, b, accumulate, c + cut);
+      };
+      for (int k = 0; k < count; ++k)
+        linear.multiply_add(n, factors.data() + 2 * k * n, factors.data() + (2 * k + 1) * n, chain.data());
+      std::vector<T> whole = accumulate ? before : nan_filled<T>(n);
+      from(0, n, whole.data());
+      for (std::size_t i = 0; i < std::size_t(n); ++i) CHECK_NEAR(whole[i], chain[i], kTol<T>);
+      for (Index cut = 0; cut <= n; ++cut) {
+        std::vector<T> parts = accumulate ? before : nan_filled<T>(n);
+        from(0, cut, parts.data());
+        from(cut, n, parts.data());
+        CHECK(parts == whole);
+      }
+    }
+}
+
 void nothing_to_do() {
   const LinearKernels<double>& linear = cpu::linear_kernels<double>();
   CHECK(linear.dot(0, nullptr, nullptr) == 0);
@@ -109,6 +140,8 @@ int main() {
               {"rows are independent, double", rows_are_independent<double>},
               {"vectors, float", vectors<float>},
               {"vectors, double", vectors<double>},
+              {"multiply and add many, float", multiply_add_many<float>},
+              {"multiply and add many, double", multiply_add_many<double>},
               {"nothing to do", nothing_to_do},
               {"NaN passes through", nan_passes_through}});
 }

@@ -9,11 +9,11 @@
 #include "cpu/lanes.h"
 #include "lsc/cell.h"
 
-// Neither inlined nor cloned: a copy could be contracted otherwise.
+// What it calls is inlined into it, and it is neither inlined nor cloned itself: a copy could be contracted otherwise.
 #if defined(__clang__)
-#define LSC_ONE_COPY __attribute__((noinline))
+#define LSC_ONE_COPY __attribute__((noinline, flatten))
 #else
-#define LSC_ONE_COPY __attribute__((noinline, noclone))
+#define LSC_ONE_COPY __attribute__((noinline, noclone, flatten))
 #endif
 
 namespace lsc {

@@ -153,34 +153,30 @@ void multiply_add(Index n, const T* a, const T* b, T* c) {
   for (Index i = 0; i < n; ++i) c[i] += a[i] * b[i];
 }
 
-// Elements [at, at + Vectors * lanes), or, of one vector, the first `columns`.
 template <class T, int Vectors>
-void multiply_add_block(Index at, Index columns, int count, const T* const* a, const T* const* b, bool accumulate,
-                        T* c) {
-  using Vector = typename VectorOf<T>::type;
+void multiply_add_block(Index at, int count, const T* const* a, const T* const* b, bool accumulate, T* c) {
   constexpr int lanes = VectorOf<T>::kLanes;
-  const bool whole = columns == Vectors * lanes;
-  Vector sum[Vectors] = {};
+  typename VectorOf<T>::type sum[Vectors] = {};
   if (accumulate)
-    for (int v = 0; v < Vectors; ++v) sum[v] = whole ? load(c + at + v * lanes) : load_first(c + at, columns);
-  for (int k = 0; k < count; ++k) {
-    const T *x = a[k] + at, *y = b[k] + at;
-    for (int v = 0; v < Vectors; ++v)
-      sum[v] += whole ? load(x + v * lanes) * load(y + v * lanes) : load_first(x, columns) * load_first(y, columns);
-  }
-  for (int v = 0; v < Vectors; ++v)
-    if (whole)
-      store(c + at + v * lanes, sum[v]);
-    else
-      store_first(c + at, sum[v], columns);
+    for (int v = 0; v < Vectors; ++v) sum[v] = load(c + at + v * lanes);
+  for (int k = 0; k < count; ++k)
+    for (int v = 0; v < Vectors; ++v) sum[v] += load(a[k] + at + v * lanes) * load(b[k] + at + v * lanes);
+  for (int v = 0; v < Vectors; ++v) store(c + at + v * lanes, sum[v]);
 }
 
 template <class T>
 void multiply_add_many(Index n, int count, const T* const* a, const T* const* b, bool accumulate, T* c) {
   constexpr Index lanes = VectorOf<T>::kLanes;
+  constexpr int vectors = 4;
   Index at = 0;
-  for (; at + 4 * lanes <= n; at += 4 * lanes) multiply_add_block<T, 4>(at, 4 * lanes, count, a, b, accumulate, c);
-  for (; at < n; at += lanes) multiply_add_block<T, 1>(at, n - at < lanes ? n - at : lanes, count, a, b, accumulate, c);
+  for (; at + vectors * lanes <= n; at += vectors * lanes)
+    multiply_add_block<T, vectors>(at, count, a, b, accumulate, c);
+  for (; at + lanes <= n; at += lanes) multiply_add_block<T, 1>(at, count, a, b, accumulate, c);
+  if (at == n) return;
+  typename VectorOf<T>::type sum = {};
+  if (accumulate) sum = load_first(c + at, n - at);
+  for (int k = 0; k < count; ++k) sum += load_first(a[k] + at, n - at) * load_first(b[k] + at, n - at);
+  store_first(c + at, sum, n - at);
 }
 
 template <class T>
