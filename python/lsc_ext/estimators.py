@@ -24,9 +24,9 @@ class Found:
     left: Tensor | None = None
 
 
-def krylov(operator: JacobianOperator, budget: int, tol: float, seed: int, vectors: bool) -> Found:
+def krylov(operator: JacobianOperator, budget: int, tol: float, seed: int, first: int, vectors: bool) -> Found:
     """Filtered Arnoldi with thick restarts, compiled; with its right vectors where ``vectors``."""
-    estimate, right = run_krylov(operator, budget, tol, seed, vectors=vectors)
+    estimate, right = run_krylov(operator, budget, tol, seed, vectors=vectors, first=first)
     return Found(estimate, right)
 
 
@@ -39,8 +39,12 @@ def run_krylov(
     vectors: bool,
     index: Tensor | None = None,
     targets: Tensor | None = None,
+    first: int = 0,
 ) -> tuple[RadiusEstimate, Tensor | None]:
-    """The compiled iteration; with ``targets`` [K] complex, the left vectors nearest to them at points ``index``."""
+    """The compiled iteration; with ``targets`` [K] complex, the left vectors nearest to them at points ``index``.
+
+    Point i starts from vector ``first`` + i of ``seed``.
+    """
     count = operator.num_points if index is None else index.shape[0]
     radius, residual, condition = (torch.empty(count, dtype=torch.float64) for _ in range(3))
     eigenvalue = torch.empty(count, dtype=torch.complex128)
@@ -67,6 +71,7 @@ def run_krylov(
         targets is not None,
         out,
         torch.get_num_threads(),
+        first,
     )
     dtype = operator.dtype
     estimate = RadiusEstimate(
@@ -174,9 +179,9 @@ def split(vectors: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.stack((vectors.real, vectors.imag), dim=1).to(dtype)
 
 
-def power(operator: JacobianOperator, budget: int, seed: int) -> Found:
+def power(operator: JacobianOperator, budget: int, seed: int, first: int) -> Found:
     """Geometric mean of the growth over the last half of the steps."""
-    v = start_vectors(operator, seed)
+    v = start_vectors(operator, seed, first)
     half = budget // 2
     log_growth = torch.zeros(operator.num_points, dtype=torch.float64)
     dead = torch.zeros(operator.num_points, dtype=torch.bool)
@@ -203,8 +208,9 @@ def power(operator: JacobianOperator, budget: int, seed: int) -> Found:
     return Found(estimate)
 
 
-def start_vectors(operator: JacobianOperator, seed: int) -> Tensor:
-    """Standard normal, [N, n]."""
-    generator = torch.Generator().manual_seed(seed)
-    v = torch.randn(operator.num_points, operator.columns, generator=generator, dtype=torch.float64)
-    return v.to(operator.dtype)
+def start_vectors(operator: JacobianOperator, seed: int, first: int = 0) -> Tensor:
+    """Standard normal, [N, n]: vectors ``first``, ``first`` + 1, .. of ``seed``."""
+    count, n = operator.num_points, operator.columns
+    v = torch.empty(count, n, dtype=operator.dtype)
+    _C.start_vectors(ops.dtype_name(v), seed, first, count, n, ops.buffer(v), torch.get_num_threads())
+    return v

@@ -93,7 +93,7 @@ class AnyOperator {
 
   void radii(double tol, Index max_matvecs, std::uint64_t seed, const OptionalBuffer& indices, Index count,
              const OptionalBuffer& targets, bool transposed, const ResultBuffers& out, int threads,
-             const OptionalBuffer& numbers) const {
+             std::uint64_t first) const {
     visit_typed([&](const auto& op, auto zero) {
       using T = decltype(zero);
       double* radius = data<double>("radius", out.radius, count);
@@ -106,9 +106,9 @@ class AnyOperator {
       T* vectors = data<T>("vectors", out.vectors, checked_size("vectors", {count, 2, op.rows()}));
       RadiusTargets goals;
       goals.point = points.data();
-      goals.number = data<const std::int64_t>("numbers", numbers, count);
       goals.eigenvalue = reinterpret_cast<const Complex*>(data<const double>("targets", targets, 2 * count));
       goals.transposed = transposed;
+      goals.first = first;
       RadiusOptions options;
       options.tol = tol;
       options.max_matvecs = max_matvecs;
@@ -275,19 +275,18 @@ std::unique_ptr<AnyOperator> callback_operator(const std::string& dtype, Index p
   });
 }
 
-// Row i of out [count, n] <- the start vector numbers[i] of `seed`, standard normal.
-void start_vectors(const std::string& dtype, std::uint64_t seed, const Buffer& numbers, Index count, Index n,
+// Row i of out [count, n] <- start vector first + i of `seed`, standard normal.
+void start_vectors(const std::string& dtype, std::uint64_t seed, std::uint64_t first, Index count, Index n,
                    const Buffer& out, int threads) {
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
-    const std::int64_t* number = data<const std::int64_t>("numbers", numbers, checked_size("numbers", {count}));
     T* v = data<T>("out", out, checked_size("out", {count, n}));
     const Backend<T> backend = make_backend<T>(threads);
     release_and_run([&] {
       parallel_ranges(useful_threads(threads, 50.0 * double(count * n)), count, backend.poll,
                       [&](Index begin, Index end, const Poll& poll) {
                         for (Index i = begin; i < end && !poll(); ++i)
-                          fill_normal(seed, std::uint64_t(number[i]), 0, n, v + i * n);
+                          fill_normal(seed, first + std::uint64_t(i), 0, n, v + i * n);
                       });
     });
   });
@@ -308,7 +307,7 @@ void bind_operators(py::module_& module) {
            py::arg("out"), py::arg("threads"))
       .def("radii", &AnyOperator::radii, py::arg("tol"), py::arg("max_matvecs"), py::arg("seed"), py::arg("indices"),
            py::arg("count"), py::arg("targets"), py::arg("transposed"), py::arg("out"), py::arg("threads"),
-           py::arg("numbers") = py::none());
+           py::arg("first") = 0);
   py::class_<AnyStepOperator, AnyOperator>(module, "StepOperator")
       .def("bilinear_gradient", &AnyStepOperator::bilinear_gradient, py::arg("indices"), py::arg("count"), py::arg("u"),
            py::arg("v"), py::arg("gradient"), py::arg("gradient_below"), py::arg("states"), py::arg("input"),
@@ -316,7 +315,7 @@ void bind_operators(py::module_& module) {
   module.def("step_operator", &step_operator, py::arg("cell"), py::arg("dtype"), py::arg("sizes"), py::arg("x"),
              py::arg("weights"), py::arg("states"), py::arg("gates"), py::arg("layer"), py::arg("direction"),
              py::arg("t"), py::arg("b"), py::arg("count"), py::arg("threads"));
-  module.def("start_vectors", &start_vectors, py::arg("dtype"), py::arg("seed"), py::arg("numbers"), py::arg("count"),
+  module.def("start_vectors", &start_vectors, py::arg("dtype"), py::arg("seed"), py::arg("first"), py::arg("count"),
              py::arg("n"), py::arg("out"), py::arg("threads"));
   module.def("matrix_operator", &matrix_operator, py::arg("dtype"), py::arg("points"), py::arg("rows"),
              py::arg("columns"), py::arg("matrices"));
