@@ -148,20 +148,21 @@ def dense(operator: JacobianOperator, tol: float) -> Found:
     else:
         rows = torch.arange(count)
         values, vectors = torch.linalg.eig(usable)
-        best = values.abs().argmax(dim=1)
+        best = _modulus(values).argmax(dim=1)
         value, right = values[rows, best], vectors[rows, :, best]
         values_left, vectors_left = torch.linalg.eig(usable.mT)
-        nearest = (values_left - value[:, None]).abs().argmin(dim=1)
+        nearest = _modulus(values_left - value[:, None]).argmin(dim=1)
         left = vectors_left[rows, :, nearest]
-        condition = 1 / (left * right).sum(1).abs()
+        overlap = left.real * right.real - left.imag * right.imag, left.real * right.imag + left.imag * right.real
+        condition = 1 / _modulus(torch.complex(overlap[0].sum(1), overlap[1].sum(1)))
         backward = eps * torch.linalg.matrix_norm(usable)
-        residual = torch.where(backward == 0, 0.0, backward / value.abs())
+        residual = torch.where(backward == 0, 0.0, backward / _modulus(value))
     flip = value.imag < 0
     value, right, left = (torch.where(flip.view(-1, *[1] * (z.dim() - 1)), z.conj(), z) for z in (value, right, left))
     certain = (residual < tol) & ((residual == 0) | (residual * condition < tol))
     status = torch.where(certain, Status.converged.value, Status.ill_conditioned.value)
     status = torch.where(finite, status, Status.nonfinite.value).to(torch.uint8)
-    masked = [torch.where(finite, z, nan).to(dtype) for z in (value.abs(), residual, condition)]
+    masked = [torch.where(finite, z, nan).to(dtype) for z in (_modulus(value), residual, condition)]
     estimate = RadiusEstimate(
         masked[0],
         masked[1],
@@ -172,6 +173,13 @@ def dense(operator: JacobianOperator, tol: float) -> Found:
         "dense",
     )
     return Found(estimate, split(right, dtype), split(left, dtype))
+
+
+def _modulus(z: Tensor) -> Tensor:
+    """As ``z.abs()``, in operations whose last bit does not depend on where in the tensor a number is."""
+    largest = torch.maximum(z.real.abs(), z.imag.abs())
+    scale = torch.where(largest > 0, largest, torch.ones_like(largest))
+    return scale * ((z.real / scale).square() + (z.imag / scale).square()).sqrt()
 
 
 def split(vectors: Tensor, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,6 @@ from lsc_ext.operator import JacobianOperator, StepOperator
 from lsc_ext.steps import StepTrajectory, run_layer
 from lsc_ext.trajectory import PIECE_BYTES, Kernel, Readout, Trajectory, check_direction, kernel_of, register_reader
 
-
 _POINTS_PER_THREAD = 96  # four tiles of radius_batch.h
 
 
