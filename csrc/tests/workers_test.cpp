@@ -1,11 +1,15 @@
 // Workers: who runs what, how a run stops, and what a forked child does.
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #endif
 
 #include <atomic>
+#include <chrono>
 #include <stdexcept>
+#include <string>
+#include <thread>
 
 #include "algorithms/radius_batch.h"
 #include "model.h"
@@ -24,6 +28,21 @@ void every_item_once() {
     }
 }
 
+using Clock = std::chrono::steady_clock;
+
+const bool parallel = cpu::thread_runtime() != std::string("serial");
+
+// As many workers as asked, but no more than there are items, each with a number of its own.
+void as_many_workers_as_asked() {
+  for (const int threads : {1, 2, 3, 5})
+    for (const std::int64_t items : {1, 4, 64}) {
+      std::vector<std::atomic<int>> visits(64);
+      run_workers(threads, items, {}, [&](int worker, const Poll&) { ++visits[std::size_t(worker)]; });
+      const int expected = parallel ? int(std::min<std::int64_t>(threads, items)) : 1;
+      for (int worker = 0; worker < 64; ++worker) CHECK(visits[std::size_t(worker)] == (worker < expected ? 1 : 0));
+    }
+}
+
 void an_exception_reaches_the_caller() {
   for (const int threads : {1, 3})
     CHECK_THROWS(
@@ -37,6 +56,74 @@ void poll_interrupts_all_workers() {
                    3, 3, [] { return true; },
                    [](int, const Poll& poll) {
                      while (!poll()) continue;
+                   }),
+               Interrupted);
+}
+
+// Worker 0 alone may ask, so it must go on asking when its own share is done.
+void poll_interrupts_workers_that_outlast_the_first() {
+  if (!parallel) return;
+  std::atomic<bool> first_is_done{false}, told{false};
+  CHECK_THROWS(run_workers(
+                   2, 2, [&] { return first_is_done.load(); },
+                   [&](int worker, const Poll& poll) {
+                     const auto deadline = Clock::now() + std::chrono::seconds(10);
+                     if (worker == 0) first_is_done = true;
+                     if (worker == 1)
+                       while (!told && Clock::now() < deadline) told = poll();
+                   }),
+               Interrupted);
+  CHECK(told);
+}
+
+#if defined(__unix__) || defined(__APPLE__)
+double own_processor_seconds() {
+  timespec used{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+  return double(used.tv_sec) + 1e-9 * double(used.tv_nsec);
+}
+
+void waiting_for_the_others_takes_no_processor_time() {
+  double before = 0;
+  run_workers(
+      2, 2, [] { return false; },
+      [&](int worker, const Poll&) {
+        if (worker == 0) before = own_processor_seconds();
+        if (worker == 1) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+      });
+  CHECK(own_processor_seconds() - before < 0.05);
+}
+#endif
+
+// A worker that starts workers does their work itself, and asks nobody but the run that it belongs to.
+void work_inside_a_worker_is_serial() {
+  std::atomic<int> outer{0}, inner{0}, elsewhere{0};
+  const std::thread::id caller = std::this_thread::get_id();
+  const Poll own = [&] {
+    elsewhere += std::this_thread::get_id() != caller;
+    return false;
+  };
+  run_workers(3, 3, own, [&](int, const Poll&) {
+    ++outer;
+    const std::thread::id here = std::this_thread::get_id();
+    run_workers(4, 4, own, [&](int worker, const Poll& poll) {
+      ++inner;
+      elsewhere += worker != 0 || std::this_thread::get_id() != here;
+      CHECK(!poll());
+    });
+  });
+  CHECK(outer == (parallel ? 3 : 1));
+  CHECK(inner == outer);
+  CHECK(elsewhere == 0);
+}
+
+void poll_interrupts_work_inside_a_worker() {
+  CHECK_THROWS(run_workers(
+                   3, 3, [] { return true; },
+                   [](int, const Poll&) {
+                     run_workers(2, 2, {}, [](int, const Poll& poll) {
+                       while (!poll()) continue;
+                     });
                    }),
                Interrupted);
 }
@@ -83,11 +170,16 @@ int main() {
   using namespace lsc::test;
   return run({
       {"every item once", every_item_once},
+      {"as many workers as asked", as_many_workers_as_asked},
       {"an exception reaches the caller", an_exception_reaches_the_caller},
       {"a poll interrupts all workers", poll_interrupts_all_workers},
+      {"a poll interrupts workers that outlast the first", poll_interrupts_workers_that_outlast_the_first},
+      {"work inside a worker is serial", work_inside_a_worker_is_serial},
+      {"a poll interrupts work inside a worker", poll_interrupts_work_inside_a_worker},
       {"a poll interrupts algorithms", poll_interrupts_algorithms},
       {"work goes on after an interrupt", work_goes_on_after_an_interrupt},
 #if defined(__unix__) || defined(__APPLE__)
+      {"waiting for the others takes no processor time", waiting_for_the_others_takes_no_processor_time},
       {"a forked child computes the same", a_forked_child_computes_the_same},
 #endif
   });

@@ -36,6 +36,7 @@ class Operator:
         transposed: bool,
         out: ResultBuffers,
         threads: int,
+        first: int = 0,
     ) -> None: ...
     @property
     def columns(self) -> int: ...
@@ -119,6 +120,7 @@ def scan(
     adjoint: bool,
     threads: int,
 ) -> None: ...
+def start_vectors(dtype: str, seed: int, first: int, count: int, n: int, out: _Buffer, threads: int) -> None: ...
 def step_operator(
     cell: str,
     dtype: str,

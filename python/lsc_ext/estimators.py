@@ -24,9 +24,9 @@ class Found:
     left: Tensor | None = None
 
 
-def krylov(operator: JacobianOperator, budget: int, tol: float, seed: int, vectors: bool) -> Found:
+def krylov(operator: JacobianOperator, budget: int, tol: float, seed: int, first: int, vectors: bool) -> Found:
     """Filtered Arnoldi with thick restarts, compiled; with its right vectors where ``vectors``."""
-    estimate, right = run_krylov(operator, budget, tol, seed, vectors=vectors)
+    estimate, right = run_krylov(operator, budget, tol, seed, vectors=vectors, first=first)
     return Found(estimate, right)
 
 
@@ -39,8 +39,12 @@ def run_krylov(
     vectors: bool,
     index: Tensor | None = None,
     targets: Tensor | None = None,
+    first: int = 0,
 ) -> tuple[RadiusEstimate, Tensor | None]:
-    """The compiled iteration; with ``targets`` [K] complex, the left vectors nearest to them at points ``index``."""
+    """The compiled iteration; with ``targets`` [K] complex, the left vectors nearest to them at points ``index``.
+
+    Point i starts from vector ``first`` + i of ``seed``.
+    """
     count = operator.num_points if index is None else index.shape[0]
     radius, residual, condition = (torch.empty(count, dtype=torch.float64) for _ in range(3))
     eigenvalue = torch.empty(count, dtype=torch.complex128)
@@ -67,6 +71,7 @@ def run_krylov(
         targets is not None,
         out,
         torch.get_num_threads(),
+        first,
     )
     dtype = operator.dtype
     estimate = RadiusEstimate(
@@ -143,20 +148,21 @@ def dense(operator: JacobianOperator, tol: float) -> Found:
     else:
         rows = torch.arange(count)
         values, vectors = torch.linalg.eig(usable)
-        best = values.abs().argmax(dim=1)
+        best = _modulus(values).argmax(dim=1)
         value, right = values[rows, best], vectors[rows, :, best]
         values_left, vectors_left = torch.linalg.eig(usable.mT)
-        nearest = (values_left - value[:, None]).abs().argmin(dim=1)
+        nearest = _modulus(values_left - value[:, None]).argmin(dim=1)
         left = vectors_left[rows, :, nearest]
-        condition = 1 / (left * right).sum(1).abs()
+        overlap = left.real * right.real - left.imag * right.imag, left.real * right.imag + left.imag * right.real
+        condition = 1 / _modulus(torch.complex(overlap[0].sum(1), overlap[1].sum(1)))
         backward = eps * torch.linalg.matrix_norm(usable)
-        residual = torch.where(backward == 0, 0.0, backward / value.abs())
+        residual = torch.where(backward == 0, 0.0, backward / _modulus(value))
     flip = value.imag < 0
     value, right, left = (torch.where(flip.view(-1, *[1] * (z.dim() - 1)), z.conj(), z) for z in (value, right, left))
     certain = (residual < tol) & ((residual == 0) | (residual * condition < tol))
     status = torch.where(certain, Status.converged.value, Status.ill_conditioned.value)
     status = torch.where(finite, status, Status.nonfinite.value).to(torch.uint8)
-    masked = [torch.where(finite, z, nan).to(dtype) for z in (value.abs(), residual, condition)]
+    masked = [torch.where(finite, z, nan).to(dtype) for z in (_modulus(value), residual, condition)]
     estimate = RadiusEstimate(
         masked[0],
         masked[1],
@@ -169,14 +175,21 @@ def dense(operator: JacobianOperator, tol: float) -> Found:
     return Found(estimate, split(right, dtype), split(left, dtype))
 
 
+def _modulus(z: Tensor) -> Tensor:
+    """As ``z.abs()``, in operations whose last bit does not depend on where in the tensor a number is."""
+    largest = torch.maximum(z.real.abs(), z.imag.abs())
+    scale = torch.where(largest > 0, largest, torch.ones_like(largest))
+    return scale * ((z.real / scale).square() + (z.imag / scale).square()).sqrt()
+
+
 def split(vectors: Tensor, dtype: torch.dtype) -> Tensor:
     """Complex vectors [N, n] as [N, 2, n]: real part, imaginary part."""
     return torch.stack((vectors.real, vectors.imag), dim=1).to(dtype)
 
 
-def power(operator: JacobianOperator, budget: int, seed: int) -> Found:
+def power(operator: JacobianOperator, budget: int, seed: int, first: int) -> Found:
     """Geometric mean of the growth over the last half of the steps."""
-    v = start_vectors(operator, seed)
+    v = start_vectors(operator, seed, first)
     half = budget // 2
     log_growth = torch.zeros(operator.num_points, dtype=torch.float64)
     dead = torch.zeros(operator.num_points, dtype=torch.bool)
@@ -203,8 +216,9 @@ def power(operator: JacobianOperator, budget: int, seed: int) -> Found:
     return Found(estimate)
 
 
-def start_vectors(operator: JacobianOperator, seed: int) -> Tensor:
-    """Standard normal, [N, n]."""
-    generator = torch.Generator().manual_seed(seed)
-    v = torch.randn(operator.num_points, operator.columns, generator=generator, dtype=torch.float64)
-    return v.to(operator.dtype)
+def start_vectors(operator: JacobianOperator, seed: int, first: int = 0) -> Tensor:
+    """Standard normal, [N, n]: vectors ``first``, ``first`` + 1, .. of ``seed``."""
+    count, n = operator.num_points, operator.columns
+    v = torch.empty(count, n, dtype=operator.dtype)
+    _C.start_vectors(ops.dtype_name(v), seed, first, count, n, ops.buffer(v), torch.get_num_threads())
+    return v

@@ -107,7 +107,12 @@ def _check_tensors(x: Tensor, *others: Tensor) -> None:
             raise TypeError(f"dtype: expected {x.dtype} as x has, got {tensor.dtype}")
 
 
-def _empty_results(x: Tensor, initial: Tensor, cell: str) -> tuple[Tensor, Tensor]:
+def result_shapes(x: Tensor, initial: Tensor, cell: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of the states and gates that the operator returns.
+
+    Raises:
+        ValueError: an unknown cell, or shapes that contradict each other.
+    """
     if cell not in CELL_SHAPES:
         raise ValueError(f"cell: expected one of {', '.join(sorted(CELL_SHAPES))}, got {cell!r}")
     shape = CELL_SHAPES[cell]
@@ -117,15 +122,27 @@ def _empty_results(x: Tensor, initial: Tensor, cell: str) -> tuple[Tensor, Tenso
         expected = f"(L, {shape['states']}, {x.shape[1]}, H)"
         raise ValueError(f"initial: expected shape {expected}, got {tuple(initial.shape)}")
     time_steps, batch, _, hidden, layers = sizes(x, initial)
-    states = x.new_empty(layers, time_steps + 1, shape["states"], batch, hidden)
-    gates = x.new_empty(layers, time_steps, batch, shape["preactivations"], hidden)
-    return states, gates
+    states = (layers, time_steps + 1, shape["states"], batch, hidden)
+    return states, (layers, time_steps, batch, shape["preactivations"], hidden)
+
+
+def _empty_results(x: Tensor, initial: Tensor, cell: str) -> tuple[Tensor, Tensor]:
+    states, gates = result_shapes(x, initial, cell)
+    return x.new_empty(states), x.new_empty(gates)
 
 
 def _recurrent_cpu(x: Tensor, initial: Tensor, weights: list[Tensor], cell: str) -> tuple[Tensor, Tensor]:
+    states, gates = _empty_results(x, initial, cell)
+    run_recurrent(x, initial, weights, cell, states, gates)
+    return states, gates
+
+
+def run_recurrent(
+    x: Tensor, initial: Tensor, weights: Sequence[Tensor], cell: str, states: Tensor, gates: Tensor
+) -> None:
+    """The compiled pass into ``states`` and ``gates``, of :func:`result_shapes`; autograd does not see it."""
     _check_tensors(x, initial, *weights)
     x, weights = x.contiguous(), [w.contiguous() for w in weights]
-    states, gates = _empty_results(x, initial, cell)
     states[:, 0] = initial
     _C.forward(
         cell,
@@ -137,7 +154,6 @@ def _recurrent_cpu(x: Tensor, initial: Tensor, weights: list[Tensor], cell: str)
         buffer(gates),
         torch.get_num_threads(),
     )
-    return states, gates
 
 
 def _recurrent_backward_cpu(

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lsc_ext import ops
 from lsc_ext.estimate import RadiusEstimate, concatenate
 from lsc_ext.frobenius import frobenius_radius
 from lsc_ext.operator import DIRECTIONS, JacobianOperator, SubmatrixOperator, eval_mode
 from lsc_ext.spectral import check_options, estimate_radius, seed_from
-from lsc_ext.trajectory import grid_points, trajectory_of
+from lsc_ext.trajectory import Trajectory, trajectory_of
 
 SQUARES = ("frobenius", "subsample")
 IMPLEMENTATIONS = ("auto", "generic")
@@ -116,6 +116,7 @@ def radii(
     through_states: bool = False,
     readout: Callable[[Tensor], Tensor] | None = None,
     square: str = "frobenius",
+    time_chunk: int | None = None,
 ) -> RadiusReport:
     """The spectral radii of a network's own step Jacobians along a trajectory.
 
@@ -141,12 +142,16 @@ def radii(
         square: how rectangular Jacobians ("input", "output", and between layers of unequal width) become one number:
             "frobenius", |J|_F / sqrt(max(m, n)), the radius that a random square sub-matrix with independent entries
             would have; "subsample", the radius of such a sub-matrix, rows or columns drawn once.
+        time_chunk: how many time steps of a trajectory to hold at once, which changes no number; None for as many as
+            take 32 MiB, or all where that is not possible. Possible for compiled layers (not linear ones) of one
+            direction without a projection, alone or as a :class:`lsc_ext.Submodule`, while no gradient is recorded.
 
     Returns:
         A :class:`RadiusReport`. Radii are differentiable with respect to the weights where gradients are enabled.
 
     Raises:
-        ValueError: an option, a shape or a name is wrong, or ``inputs`` is not finite.
+        ValueError: an option, a shape or a name is wrong, ``inputs`` is not finite, or ``time_chunk`` is given where
+            the trajectory is kept whole.
         TypeError: the model is of another kind, or a dtype is wrong.
     """
     names = check_directions(directions)
@@ -159,34 +164,59 @@ def radii(
         raise ValueError(f"max_points: expected at least 1, got {max_points}")
     if "output" in names and readout is None:
         raise ValueError("readout: expected a module for direction 'output', got None")
-    if isinstance(inputs, Tensor) and not bool(inputs.detach().isfinite().all()):
+    if time_chunk is not None and time_chunk < 1:
+        raise ValueError(f"time_chunk: expected at least 1, got {time_chunk}")
+    if isinstance(inputs, Tensor) and not _is_finite(inputs.detach()):
         raise ValueError("inputs: expected finite numbers, got NaN or infinity")
     seed = seed_from(generator)
     sampler = torch.Generator().manual_seed(seed)
     with eval_mode(model, readout):
         trajectory = trajectory_of(model, inputs, initial_state, through_states)
-        grid = grid_points(trajectory.time_steps, trajectory.batch)
-        sampled = max_points is not None and max_points < grid.shape[0]
-        shape = (max_points,) if sampled else (trajectory.time_steps, trajectory.batch)
-        estimates: dict[str, RadiusEstimate] = {}
-        layers: dict[str, list[int]] = {}
-        for number, direction in enumerate(names):
-            layers[direction] = list(trajectory.layers_of(direction))
-            parts, indices = [], []
-            for layer in layers[direction]:
-                points = grid
-                if sampled:
-                    points = grid[torch.randperm(grid.shape[0], generator=sampler)[:max_points]]
-                indices.append(points)
-                operator = trajectory.operator(direction, layer, points, readout=readout)
-                own_seed = (seed + 1_000_003 * number + layer) % 2**63
-                parts.append(estimate_along(operator, direction, method, num_matvecs, tol, own_seed, square))
-            estimate = concatenate(parts) if parts else _nothing(inputs, method)
-            estimates[direction] = replace(
-                estimate.reshape(len(parts), *shape),
-                index=torch.stack(indices) if sampled and indices else None,
-                population=grid.shape[0],
+        recorded = trajectory.recorded or _is_recorded(readout)
+        if recorded and time_chunk is not None:
+            raise ValueError(
+                f"time_chunk: expected None while gradients are recorded, try torch.no_grad(); got {time_chunk}"
             )
+        population = trajectory.time_steps * trajectory.batch
+        sampled = max_points is not None and max_points < population
+        layers = {direction: list(trajectory.layers_of(direction)) for direction in names}
+        chosen: dict[tuple[str, int], Tensor] = {}
+        parts: dict[tuple[str, int], list[RadiusEstimate]] = {(d, k): [] for d in names for k in layers[d]}
+        if sampled:
+            chosen = {key: torch.randperm(population, generator=sampler)[:max_points].sort().values for key in parts}
+        pieces = iter([(0, trajectory)]) if recorded else trajectory.pieces(time_chunk)
+        for first_step, piece in pieces:
+            for (direction, layer), found in parts.items():
+                own_seed = (seed + 1_000_003 * names.index(direction) + layer) % 2**63
+                points, number = _points_of(piece, first_step, chosen.get((direction, layer)))
+                if points.shape[0] == 0 < population:
+                    continue
+                most = None if recorded else piece.points_at_once(direction, layer)
+                for block in points.split(most or max(1, points.shape[0])):
+                    # No name for the operator: it would keep this piece's states while the next one runs.
+                    found.append(
+                        estimate_along(
+                            piece.operator(direction, layer, block, readout=readout),
+                            direction,
+                            method,
+                            num_matvecs,
+                            tol,
+                            own_seed,
+                            square,
+                            number,
+                        )
+                    )
+                    number += block.shape[0]
+    shape = (max_points,) if sampled else (trajectory.time_steps, trajectory.batch)
+    estimates: dict[str, RadiusEstimate] = {}
+    for direction in names:
+        of_layers = [part for layer in layers[direction] for part in parts[direction, layer]]
+        indices = [chosen[direction, layer] for layer in layers[direction]] if sampled else []
+        estimates[direction] = replace(
+            (concatenate(of_layers) if of_layers else _nothing(inputs, method)).reshape(len(layers[direction]), *shape),
+            index=torch.stack([_pairs(flat, trajectory.batch) for flat in indices]) if indices else None,
+            population=population,
+        )
     return RadiusReport(estimates, layers, "generic")
 
 
@@ -198,10 +228,14 @@ def estimate_along(
     tol: float,
     seed: int,
     square: str = "frobenius",
+    first: int = 0,
 ) -> RadiusEstimate:
-    """The radii of one layer; ``square`` says how rectangular Jacobians become one number, as :func:`radii` has it."""
+    """The radii of one layer; ``square`` says how rectangular Jacobians become one number, as :func:`radii` has it.
+
+    Point i of the operator counts as number ``first`` + i of the layer.
+    """
     if operator.rows == operator.columns and direction not in ("input", "output"):
-        return estimate_radius(operator, method, num_matvecs, tol, seed)
+        return estimate_radius(operator, method, num_matvecs, tol, seed, first)
     if square == "frobenius":
         return frobenius_radius(operator, tol=tol, seed=seed)
     size = min(operator.rows, operator.columns)
@@ -209,7 +243,34 @@ def estimate_along(
     rows, columns = (
         torch.randperm(extent, generator=generator)[:size].sort().values for extent in (operator.rows, operator.columns)
     )
-    return estimate_radius(SubmatrixOperator(operator, rows, columns), method, num_matvecs, tol, seed)
+    return estimate_radius(SubmatrixOperator(operator, rows, columns), method, num_matvecs, tol, seed, first)
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether all are, found without a second tensor of that size."""
+    if values.numel() == 0:
+        return True
+    values = torch.view_as_real(values) if values.is_complex() else values
+    return all(bool(extreme.isfinite()) for extreme in values.aminmax())  # NaN is both extremes
+
+
+def _is_recorded(readout: Any) -> bool:
+    parameters = readout.parameters() if isinstance(readout, nn.Module) else ()
+    return torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+
+
+def _pairs(flat: Tensor, batch: int) -> Tensor:
+    """(t, b) [N, 2] of points numbered t B + b."""
+    return torch.stack((flat // max(batch, 1), flat % max(batch, 1)), dim=1)
+
+
+def _points_of(piece: Trajectory, first_step: int, chosen: Tensor | None) -> tuple[Tensor, int]:
+    """Those of the chosen points (None: of all) that lie in a piece, with its own t; and how many came before."""
+    begin, end = (step * piece.batch for step in (first_step, first_step + piece.time_steps))
+    if chosen is None:
+        return _pairs(torch.arange(end - begin), piece.batch), begin
+    before, through = torch.searchsorted(chosen, torch.tensor([begin, end])).tolist()
+    return _pairs(chosen[before:through] - begin, piece.batch), before
 
 
 def _nothing(inputs: Tensor, method: str) -> RadiusEstimate:

@@ -100,9 +100,12 @@ def spectral_radius(
 
 
 def estimate_radius(
-    operator: JacobianOperator, method: str, num_matvecs: int | None, tol: float, seed: int
+    operator: JacobianOperator, method: str, num_matvecs: int | None, tol: float, seed: int, first: int = 0
 ) -> RadiusEstimate:
-    """:func:`spectral_radius` of one operator with square Jacobians, options checked, for a given seed."""
+    """:func:`spectral_radius` of one operator with square Jacobians, options checked, for a given seed.
+
+    Point i counts as number ``first`` + i of its batch, by which it gets its start vector.
+    """
     if isinstance(operator, ConstantOperator) and operator.num_points > 0:
         one = estimate_radius(operator.one, method, num_matvecs, tol, seed)
         return one.expand(operator.num_points)
@@ -120,9 +123,9 @@ def estimate_radius(
         elif method == "dense":
             found = dense(operator, tol)
         elif method == "power":
-            found = power(operator, budget, seed)
+            found = power(operator, budget, seed, first)
         else:
-            found = krylov(operator, budget, tol, seed, differentiable)
+            found = krylov(operator, budget, tol, seed, first, differentiable)
     operator.release()
     estimate = found.estimate
     if not differentiable:

@@ -6,7 +6,7 @@ Letters: T time, B batch, L layers, N points (t, b).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from torch.nn.utils import parametrize
 from lsc_ext.operator import DIRECTIONS, JacobianOperator, eval_mode
 
 Readout = Callable[[Tensor], Tensor]
+
+#: Memory of one piece of a trajectory, and of the coefficients of one operator, where these may be split: 32 MiB.
+PIECE_BYTES = 2**25
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,29 @@ class Trajectory(ABC):
     @abstractmethod
     def kernel(self, direction: str, layer: int) -> Kernel | None:
         """The weights whose scale moves this Jacobian; None where there are none."""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether gradients of radii may be asked for: then the operators, and what they read, stay until then."""
+        return torch.is_grad_enabled()
+
+    def pieces(self, time_chunk: int | None = None) -> Iterator[tuple[int, Trajectory]]:
+        """The steps in order, as (first step, trajectory of some of them): here all at once.
+
+        A trajectory that can go on from its last states yields pieces of ``time_chunk`` steps, by default of as many as
+        take ``PIECE_BYTES``. The next piece takes the memory of the one before.
+
+        Raises:
+            ValueError: ``time_chunk`` is given and the trajectory is kept whole.
+        """
+        if time_chunk is not None:
+            kind = type(self).__name__
+            raise ValueError(f"time_chunk: expected None for a {kind}, whose states are kept whole, got {time_chunk}")
+        yield 0, self
+
+    def points_at_once(self, direction: str, layer: int) -> int | None:
+        """How many points of an operator take ``PIECE_BYTES``, where splitting it changes no bit; else None."""
+        return None
 
 
 def check_direction(direction: str) -> None:

@@ -15,6 +15,7 @@ struct RadiusTargets {
   const Index* point = nullptr;         // which points to work on; null: all
   const Complex* eigenvalue = nullptr;  // look for the Ritz value nearest to this; null: the largest
   bool transposed = false;              // iterate on J' (its Ritz vectors are J's left vectors)
+  std::uint64_t first = 0;              // the number of point 0's start vector: those of a part follow those before it
 };
 
 // results [count]; vectors [count, 2, n] or null: the Ritz vectors.
@@ -48,8 +49,8 @@ void estimate_radii(const Backend<T>& backend, const Operator<T>& jacobian, cons
           const Index i = queue++;
           if (i >= count) break;
           item[std::size_t(slot)] = i;
-          iteration.start(std::uint64_t(point_of(i)), targets.eigenvalue ? targets.eigenvalue[i] : Complex{},
-                          targets.eigenvalue != nullptr);
+          iteration.start(targets.first + std::uint64_t(point_of(i)),
+                          targets.eigenvalue ? targets.eigenvalue[i] : Complex{}, targets.eigenvalue != nullptr);
           if (iteration.done()) results[i] = iteration.result();
         }
         busy += !iteration.done();

@@ -2,6 +2,8 @@
 // in a forked child.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -30,35 +32,76 @@ std::atomic<bool> in_forked_child{false};
 #endif
 }();
 
+// Inside a body that has company: what its worker asks. Work that is started there stays on that worker and asks the
+// same, for its own poll belongs to another thread.
+thread_local const Poll* enclosing = nullptr;
+
+// Whether the other workers of a run are done.
+class Finish {
+ public:
+  void one_more() {
+    const std::lock_guard<std::mutex> lock(guard_);
+    ++done_;
+    changed_.notify_one();
+  }
+
+  // Waits until `others` are done or `poll` stops the run. Awake for as long as it takes to fall asleep and be woken,
+  // asleep from then on, up to a poll every few milliseconds.
+  void wait_for(int others, const Poll& poll) {
+    using namespace std::chrono;
+    const auto tired = steady_clock::now() + microseconds(50);
+    while (done_ < others && steady_clock::now() < tired) std::this_thread::yield();
+    std::unique_lock<std::mutex> lock(guard_);
+    while (!changed_.wait_for(lock, milliseconds(5), [&] { return done_ >= others; })) {
+      lock.unlock();
+      if (poll()) return;
+      lock.lock();
+    }
+  }
+
+ private:
+  std::mutex guard_;
+  std::condition_variable changed_;
+  std::atomic<int> done_{0};
+};
+
 }  // namespace
 
-void run_workers(int threads, std::int64_t work_items, const Poll& poll,
+void run_workers(int threads, std::int64_t work_items, const Poll& own_poll,
                  const std::function<void(int, const Poll&)>& body) {
-  const int workers = in_forked_child ? 1 : int(std::max<std::int64_t>(1, std::min<std::int64_t>(threads, work_items)));
+  const bool serial = in_forked_child || enclosing;
+  const int workers = serial ? 1 : int(std::max<std::int64_t>(1, std::min<std::int64_t>(threads, work_items)));
+  const Poll& poll = enclosing ? *enclosing : own_poll;
   std::atomic<bool> stop{false};
   std::exception_ptr failure;
   std::mutex guard;
-  const auto work = [&](int worker) {
+  Finish finish;
+  const auto work = [&](int worker, int company) {
     const Poll watch = [&, worker] {
       if (worker == 0 && poll && !stop && poll()) stop = true;
       return stop.load(std::memory_order_relaxed);
     };
+    const Poll* const outside = enclosing;
+    if (company > 1) enclosing = &watch;
     try {
       body(worker, watch);
+      if (worker == 0 && company > 1 && poll) finish.wait_for(company - 1, watch);
     } catch (...) {
       const std::lock_guard<std::mutex> lock(guard);
       if (!failure) failure = std::current_exception();
       stop = true;
     }
+    enclosing = outside;
+    if (worker > 0) finish.one_more();
   };
   if (workers == 1) {
-    work(0);
+    work(0, 1);
   } else {
 #if defined(_OPENMP)
 #pragma omp parallel num_threads(workers)
-    work(omp_get_thread_num());
+    work(omp_get_thread_num(), omp_get_num_threads());
 #else
-    work(0);
+    work(0, 1);
 #endif
   }
   if (failure) std::rethrow_exception(failure);

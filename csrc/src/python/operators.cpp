@@ -6,6 +6,7 @@
 
 #include "algorithms/radius_batch.h"
 #include "algorithms/step_operator.h"
+#include "lsc/philox.h"
 #include "python/buffers.h"
 
 namespace lsc::python {
@@ -92,7 +93,8 @@ class AnyOperator {
   }
 
   void radii(double tol, Index max_matvecs, std::uint64_t seed, const OptionalBuffer& indices, Index count,
-             const OptionalBuffer& targets, bool transposed, const ResultBuffers& out, int threads) const {
+             const OptionalBuffer& targets, bool transposed, const ResultBuffers& out, int threads,
+             std::uint64_t first) const {
     visit_typed([&](const auto& op, auto zero) {
       using T = decltype(zero);
       double* radius = data<double>("radius", out.radius, count);
@@ -107,6 +109,7 @@ class AnyOperator {
       goals.point = points.data();
       goals.eigenvalue = reinterpret_cast<const Complex*>(data<const double>("targets", targets, 2 * count));
       goals.transposed = transposed;
+      goals.first = first;
       RadiusOptions options;
       options.tol = tol;
       options.max_matvecs = max_matvecs;
@@ -273,6 +276,23 @@ std::unique_ptr<AnyOperator> callback_operator(const std::string& dtype, Index p
   });
 }
 
+// Row i of out [count, n] <- start vector first + i of `seed`, standard normal.
+void start_vectors(const std::string& dtype, std::uint64_t seed, std::uint64_t first, Index count, Index n,
+                   const Buffer& out, int threads) {
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    T* v = data<T>("out", out, checked_size("out", {count, n}));
+    const Backend<T> backend = make_backend<T>(threads);
+    release_and_run([&] {
+      parallel_ranges(useful_threads(threads, 50.0 * double(count * n)), count, backend.poll,
+                      [&](Index begin, Index end, const Poll& poll) {
+                        for (Index i = begin; i < end && !poll(); ++i)
+                          fill_normal(seed, first + std::uint64_t(i), 0, n, v + i * n);
+                      });
+    });
+  });
+}
+
 }  // namespace
 
 void bind_operators(py::module_& module) {
@@ -287,7 +307,8 @@ void bind_operators(py::module_& module) {
       .def("apply", &AnyOperator::apply, py::arg("transpose"), py::arg("indices"), py::arg("count"), py::arg("v"),
            py::arg("out"), py::arg("threads"))
       .def("radii", &AnyOperator::radii, py::arg("tol"), py::arg("max_matvecs"), py::arg("seed"), py::arg("indices"),
-           py::arg("count"), py::arg("targets"), py::arg("transposed"), py::arg("out"), py::arg("threads"));
+           py::arg("count"), py::arg("targets"), py::arg("transposed"), py::arg("out"), py::arg("threads"),
+           py::arg("first") = 0);
   py::class_<AnyStepOperator, AnyOperator>(module, "StepOperator")
       .def("bilinear_gradient", &AnyStepOperator::bilinear_gradient, py::arg("indices"), py::arg("count"), py::arg("u"),
            py::arg("v"), py::arg("gradient"), py::arg("gradient_below"), py::arg("states"), py::arg("input"),
@@ -295,6 +316,8 @@ void bind_operators(py::module_& module) {
   module.def("step_operator", &step_operator, py::arg("cell"), py::arg("dtype"), py::arg("sizes"), py::arg("x"),
              py::arg("weights"), py::arg("states"), py::arg("gates"), py::arg("layer"), py::arg("direction"),
              py::arg("t"), py::arg("b"), py::arg("count"), py::arg("threads"));
+  module.def("start_vectors", &start_vectors, py::arg("dtype"), py::arg("seed"), py::arg("first"), py::arg("count"),
+             py::arg("n"), py::arg("out"), py::arg("threads"));
   module.def("matrix_operator", &matrix_operator, py::arg("dtype"), py::arg("points"), py::arg("rows"),
              py::arg("columns"), py::arg("matrices"));
   module.def("callback_operator", &callback_operator, py::arg("dtype"), py::arg("points"), py::arg("n"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,14 +17,16 @@ from lsc_ext.nn.arguments import States, check_states, time_first
 from lsc_ext.nn.recurrent import Recurrent, cell_name, projected_step, read_weights
 from lsc_ext.operator import JacobianOperator, StepOperator
 from lsc_ext.steps import StepTrajectory, run_layer
-from lsc_ext.trajectory import Kernel, Readout, Trajectory, check_direction, kernel_of, register_reader
+from lsc_ext.trajectory import PIECE_BYTES, Kernel, Readout, Trajectory, check_direction, kernel_of, register_reader
+
+_POINTS_PER_THREAD = 96  # four tiles of radius_batch.h
 
 
 class StackTrajectory(Trajectory):
-    """Compiled layers run over x.
+    """Compiled layers over x, run when their states are first asked for.
 
     Args:
-        module: holds the parameters.
+        module: holds the parameters, which are read here and now.
         x: [T, B, I].
         initial: [L, S, B, H].
         layers: which layers of the module, from the bottom.
@@ -34,25 +38,82 @@ class StackTrajectory(Trajectory):
         self, module: Any, x: Tensor, initial: Tensor, layers: Sequence[int], suffix: str, through_states: bool
     ) -> None:
         self.module, self.cell = module, cell_name(module) or ""
-        self.num_layers, self.time_steps, self.batch = len(layers), x.shape[0], x.shape[1]
+        self.num_layers = len(layers)
         self.through_states = through_states
         self._ends = [f"_l{layer}{suffix}" for layer in layers]
         absent = x.new_empty(0)
+        self.weights = [absent if w is None else w for w in read_weights(module, layers, suffix)]
+        self._run_recorded = through_states and torch.is_grad_enabled()
+        self._start(x, initial)
 
-        def read() -> list[Tensor]:
-            return [absent if w is None else w for w in read_weights(module, layers, suffix)]
+    def _start(self, x: Tensor, initial: Tensor) -> None:
+        self.x, self.initial = x, initial
+        self.time_steps, self.batch = x.shape[0], x.shape[1]
+        self._ran: tuple[Tensor, Tensor] | None = None
 
-        with torch.set_grad_enabled(through_states and torch.is_grad_enabled()):
-            self.weights = read()
-            self.x = x
-            self.states, self.gates = ops.recurrent(x, initial, self.weights, self.cell)
-        if not through_states and torch.is_grad_enabled():
-            self.weights = read()  # parametrised weights need their graph
+    def _run(self) -> tuple[Tensor, Tensor]:
+        if self._ran is None:
+            with torch.set_grad_enabled(self._run_recorded):
+                self._ran = ops.recurrent(self.x, self.initial, self.weights, self.cell)
+        return self._ran
+
+    def _piece(self, x: Tensor, initial: Tensor, memory: Sequence[Tensor]) -> StackTrajectory:
+        """The same layers over other inputs, run at once, its states and gates at the start of ``memory``."""
+        piece = copy.copy(self)
+        piece._start(x.contiguous(), initial)
+        shapes = ops.result_shapes(x, initial, self.cell)
+        states, gates = (m[: math.prod(shape)].view(shape) for m, shape in zip(memory, shapes, strict=True))
+        ops.run_recurrent(piece.x, initial, self.weights, self.cell, states, gates)
+        piece._ran = states, gates
+        return piece
+
+    @property
+    def states(self) -> Tensor:
+        """Before and after every step, [L, T + 1, S, B, H]."""
+        return self._run()[0]
+
+    @property
+    def gates(self) -> Tensor:
+        """Pre-activations, [L, T, B, P, H]."""
+        return self._run()[1]
 
     @property
     def handed_up(self) -> Tensor:
         """What the top layer hands up, [T, B, H]."""
         return self.states[-1, 1:, 0]
+
+    @property
+    def recorded(self) -> bool:
+        """See :class:`lsc_ext.trajectory.Trajectory`; not where nothing that is read requires a gradient."""
+        read = [*self.weights, self.x, self.initial] if self.through_states else self.weights
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in read)
+
+    def pieces(self, time_chunk: int | None = None) -> Iterator[tuple[int, Trajectory]]:
+        """See :class:`lsc_ext.trajectory.Trajectory`; each piece goes on from the last states of the one before."""
+        if time_chunk is None:
+            shape = ops.CELL_SHAPES[self.cell]
+            numbers = self.num_layers * (shape["states"] + shape["preactivations"]) * self.initial.shape[3]
+            time_chunk = max(1, _points_in_budget(numbers, self.x.dtype) // max(1, self.batch))
+        if time_chunk >= self.time_steps:
+            yield 0, self
+            return
+        # Pieces share memory: what is freed and taken anew for each leaves holes in the heap.
+        shapes = ops.result_shapes(self.x[:time_chunk], self.initial, self.cell)
+        memory = [self.x.new_empty(math.prod(shape)) for shape in shapes]
+        state = self.initial
+        for first in range(0, self.time_steps, time_chunk):
+            piece = self._piece(self.x[first : first + time_chunk], state, memory)
+            state = piece.states[:, -1].clone()
+            yield first, piece
+
+    def points_at_once(self, direction: str, layer: int) -> int | None:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        if direction == "output":
+            return None
+        shape = ops.CELL_SHAPES[self.cell]
+        kept = shape["states"] * (shape["preactivations"] + shape["states"] + shape["unit_parameters"])
+        numbers = kept * self.initial.shape[3] * (2 if direction == "diagonal" else 1)
+        return _points_in_budget(numbers, self.x.dtype)
 
     def layers_of(self, direction: str) -> Sequence[int]:
         """time: all; depth and diagonal: all but the first; input: the first; output: the last."""
@@ -116,6 +177,11 @@ class StackTrajectory(Trajectory):
         return kernel_of(self.module, name + self._ends[layer], value)
 
 
+def _points_in_budget(numbers: int, dtype: torch.dtype) -> int:
+    """How many points of so many numbers take ``PIECE_BYTES``, but enough to keep every thread busy for a while."""
+    return max(_POINTS_PER_THREAD * torch.get_num_threads(), PIECE_BYTES // max(1, numbers * dtype.itemsize))
+
+
 class BidirectionalTrajectory(Trajectory):
     """Layers with two directions each; direction d of layer l counts as layer 2 l + d.
 
@@ -154,6 +220,15 @@ class BidirectionalTrajectory(Trajectory):
         beside = other.handed_up[tuple((points if layer % 2 else self._turned(points)).T)]
         beside = beside if part.through_states else beside.detach()
         return part.output(0, own, readout, beside, before=bool(layer % 2))
+
+    @property
+    def recorded(self) -> bool:
+        """See :class:`lsc_ext.trajectory.Trajectory`; the states are kept whole: one direction starts at the end."""
+        return any(part.recorded for part in self.parts)
+
+    def points_at_once(self, direction: str, layer: int) -> int | None:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        return self.parts[layer].points_at_once(direction, 0)
 
     def _turned(self, points: Tensor) -> Tensor:
         return torch.stack((self.time_steps - 1 - points[:, 0], points[:, 1]), dim=1)
