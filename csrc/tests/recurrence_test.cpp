@@ -77,20 +77,33 @@ void backward_is_the_gradient() {
   }
 }
 
+void same_with_threads(const std::string& name, const StackShape& shape, int threads) {
+  Model<double> one(name, shape), many(name, shape);
+  one.run(1);
+  many.run(threads);
+  CHECK(one.states == many.states);
+  CHECK(one.gates == many.gates);
+  const std::vector<double> weighting = loss_weighting(one);
+  const Gradients a = gradients(one, weighting, 1), b = gradients(many, weighting, threads);
+  CHECK(a.states == b.states);
+  CHECK(a.x == b.x);
+  for (std::size_t l = 0; l < a.layers.size(); ++l)
+    for (int which = 0; which < kArrays; ++which) CHECK(a.layers[l].array[which] == b.layers[l].array[which]);
+}
+
+// Large enough that several workers come, and each way of sharing the work out is taken.
 void threads_change_nothing() {
-  const StackShape shape = {4, 5, 3, 33, 2};
+  const StackShape rows = {12, 40, 3, 33, 2}, layers = {60, 3, 9, 65, 3}, units = {14, 2, 9, 210, 1};
+  const StackShape units_of_two = {7, 3, 210, 210, 2};
   for (const std::string& name : cpu::cell_names()) {
-    Model<double> one(name, shape), three(name, shape);
-    one.run(1);
-    three.run(3);
-    CHECK(one.states == three.states);
-    CHECK(one.gates == three.gates);
-    const std::vector<double> weighting = loss_weighting(one);
-    const Gradients a = gradients(one, weighting, 1), b = gradients(three, weighting, 3);
-    CHECK(a.states == b.states);
-    CHECK(a.x == b.x);
-    for (std::size_t l = 0; l < a.layers.size(); ++l)
-      for (int which = 0; which < kArrays; ++which) CHECK(a.layers[l].array[which] == b.layers[l].array[which]);
+    const CellShape& cell = cpu::cell_shape(name);
+    CHECK(split_of(cell, rows, 3, true) == Split::batch);
+    CHECK(split_of(cell, layers, 3, true) == Split::layers);
+    CHECK(split_of(cell, layers, 3, false) == Split::batch);
+    CHECK(split_of(cell, units, 2, true) == (cell.recurrent_blocks > 0 ? Split::units : Split::batch));
+    CHECK(split_of(cell, units_of_two, 3, true) == (cell.recurrent_blocks > 0 ? Split::units : Split::layers));
+    for (const int threads : {2, 3, 5})
+      for (const StackShape& shape : {rows, layers, units, units_of_two}) same_with_threads(name, shape, threads);
   }
 }
 
