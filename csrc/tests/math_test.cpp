@@ -175,6 +175,20 @@ void double_precision_samples() {
   }
 }
 
+// The limits are exact.
+template <class T>
+void limits() {
+  const T x[] = {-std::numeric_limits<T>::infinity(), std::numeric_limits<T>::infinity(), T(0)};
+  const cpu::PointwiseKernels<T>& kernels = cpu::pointwise_kernels<T>();
+  T exp[3], tanh[3], sigmoid[3];
+  kernels.exp(3, x, exp);
+  kernels.tanh(3, x, tanh);
+  kernels.sigmoid(3, x, sigmoid);
+  CHECK(exp[0] == 0 && exp[1] == x[1] && exp[2] == 1);
+  CHECK(tanh[0] == -1 && tanh[1] == 1 && tanh[2] == 0);
+  CHECK(sigmoid[0] == 0 && sigmoid[1] == 1 && sigmoid[2] == T(0.5));
+}
+
 // What stands at an element depends on that element alone.
 template <class T>
 void positions_do_not_matter() {
@@ -197,6 +211,8 @@ int main(int count, char** arguments) {
               {"special numbers, double precision", special_numbers<double>},
               {"bit patterns, single precision", bit_patterns},
               {"samples, double precision", double_precision_samples},
+              {"limits, single precision", limits<float>},
+              {"limits, double precision", limits<double>},
               {"positions do not matter, single precision", positions_do_not_matter<float>},
               {"positions do not matter, double precision", positions_do_not_matter<double>}});
 }
