@@ -128,6 +128,65 @@ void poll_interrupts_work_inside_a_worker() {
                Interrupted);
 }
 
+// No member passes a meeting before all have come to it, and what each wrote before is there.
+void a_team_meets() {
+  constexpr int rounds = 200;
+  for (const int threads : {1, 2, 5}) {
+    std::vector<std::vector<int>> written(64, std::vector<int>(rounds, 0));
+    std::atomic<int> members{0}, wrong{0};
+    run_team(threads, {}, [&](Team& team) {
+      ++members;
+      for (int round = 0; round < rounds; ++round) {
+        written[std::size_t(team.number())][std::size_t(round)] = round + 1;
+        team.meet();
+        for (int other = 0; other < team.size(); ++other)
+          wrong += written[std::size_t(other)][std::size_t(round)] != round + 1;
+      }
+    });
+    CHECK(members == (parallel ? threads : 1));
+    CHECK(wrong == 0);
+  }
+}
+
+void a_team_shares_everything_out_once() {
+  for (const Index count : {0, 1, 5, 64, 65})
+    for (const Index grain : {1, 16}) {
+      std::vector<std::atomic<int>> visits(static_cast<std::size_t>(count));
+      run_team(3, {}, [&](Team& team) {
+        const Range share = team.share(count, grain);
+        CHECK(share.begin % grain == 0 || share.size() == 0);
+        for (Index i = share.begin; i < share.end; ++i) ++visits[std::size_t(i)];
+      });
+      for (const std::atomic<int>& visit : visits) CHECK(visit == 1);
+    }
+}
+
+void a_member_that_throws_releases_those_who_wait() {
+  const std::atomic<Index> never{0};
+  CHECK_THROWS(run_team(3, {},
+                        [&](Team& team) {
+                          if (team.number() == team.size() - 1) throw std::domain_error("x");
+                          if (team.number() == 0) team.meet();
+                          team.wait(never, 1);
+                        }),
+               std::domain_error);
+}
+
+void poll_interrupts_a_team_that_waits() {
+  if (!parallel) return;
+  const std::atomic<Index> never{0};
+  CHECK_THROWS(run_team(2, [] { return true; }, [&](Team& team) { team.wait(never, 1); }), Interrupted);
+  CHECK_THROWS(run_team(
+                   2, [] { return true; },
+                   [&](Team&) {
+                     run_workers(2, 2, {}, [](int worker, const Poll& poll) {
+                       CHECK(worker == 0);
+                       while (!poll()) continue;
+                     });
+                   }),
+               Interrupted);
+}
+
 void poll_interrupts_algorithms() {
   const Backend<double> stopping = backend<double>(1, [] { return true; });
   Model<double> model("gru", {4, 6, 3, 5, 2});
@@ -176,6 +235,10 @@ int main() {
       {"a poll interrupts workers that outlast the first", poll_interrupts_workers_that_outlast_the_first},
       {"work inside a worker is serial", work_inside_a_worker_is_serial},
       {"a poll interrupts work inside a worker", poll_interrupts_work_inside_a_worker},
+      {"a team meets", a_team_meets},
+      {"a team shares everything out once", a_team_shares_everything_out_once},
+      {"a member that throws releases those who wait", a_member_that_throws_releases_those_who_wait},
+      {"a poll interrupts a team that waits", poll_interrupts_a_team_that_waits},
       {"a poll interrupts algorithms", poll_interrupts_algorithms},
       {"work goes on after an interrupt", work_goes_on_after_an_interrupt},
 #if defined(__unix__) || defined(__APPLE__)

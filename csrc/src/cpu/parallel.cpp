@@ -165,12 +165,16 @@ void Team::check() {
   if (shared_.broken.load(std::memory_order_relaxed)) throw Abandoned{};
 }
 
-void run_team(int threads, const Poll& poll, const std::function<void(Team&)>& body) {
+void run_team(int threads, const Poll& own_poll, const std::function<void(Team&)>& body) {
+  const Poll& poll = enclosing ? *enclosing : own_poll;
   Team::Shared shared;
   std::exception_ptr failure;
   std::mutex guard;
   const auto work = [&](int number) {
     Team team(number, shared, poll);
+    const Poll watch = [&, number] { return shared.broken || (number == 0 && poll && poll()); };
+    const Poll* const outside = enclosing;
+    if (shared.size > 1) enclosing = &watch;
     try {
       body(team);
       team.meet();  // whoever polls is there until the last has finished
@@ -180,9 +184,10 @@ void run_team(int threads, const Poll& poll, const std::function<void(Team&)>& b
       if (!failure) failure = std::current_exception();
       shared.broken = true;
     }
+    enclosing = outside;
   };
 #if defined(_OPENMP)
-  if (threads > 1 && !in_forked_child) {
+  if (threads > 1 && !in_forked_child && !enclosing) {
 #pragma omp parallel num_threads(threads)
     {
       // Fewer threads may have come than were asked for.
