@@ -24,10 +24,11 @@ struct LinearKernels {
   Index panel_width;
   // packed <- B, where B[i, j] = b[i * row_stride + j * column_stride], i < k, j < n.
   void (*pack)(Index k, Index n, const T* b, Index row_stride, Index column_stride, T* packed);
-  // C[i, j] = (accumulate ? C[i, j] : 0) + sum over k of A[i, k] B[k, j]; A[i, k] = a[i * a_row + k * a_column].
-  // Row i of C depends on row i of A alone, bit for bit: any split of rows gives the same numbers.
-  void (*multiply)(Index m, Index n, Index k, const T* a, Index a_row, Index a_column, const T* packed, T* c,
-                   Index c_row, bool accumulate);
+  // C[i, j] = start[i * start_row + j] + sum over k of A[i, k] B[k, j]; A[i, k] = a[i * a_row + k * a_column]. `start`
+  // may be C itself, or null for zeros. Row i of C depends on row i of A alone, bit for bit: any split of rows gives
+  // the same numbers.
+  void (*multiply)(Index m, Index n, Index k, const T* a, Index a_row, Index a_column, const T* packed, const T* start,
+                   Index start_row, T* c, Index c_row);
   T (*dot)(Index n, const T* x, const T* y);
   void (*axpy)(Index n, T alpha, const T* x, T* y);             // y += alpha x
   void (*scale)(Index n, T alpha, const T* x, T* y);            // y = alpha x

@@ -117,7 +117,7 @@ class BackwardPass {
       if (meet) team.meet();
       for (Index k = 0; k < cell_.preactivations; ++k)
         if (const int block = cell_.feeds[std::size_t(k)].recurrent; block != kNone)
-          layer_->recurrent_weights[block].multiply(count, dp + k * H_, row_size_, 1, before, H_, true, units);
+          layer_->recurrent_weights[block].multiply(count, dp + k * H_, row_size_, 1, before, H_, before, H_, units);
     }
   }
 

@@ -40,11 +40,19 @@ class ForwardPass {
         shape_(trajectory.shape),
         H_(shape_.H),
         row_size_(cell.preactivations * shape_.H),
+        biases_(shape_.L * row_size_),
         done_(std::size_t(shape_.L)) {
     for (Index l = 0; l < shape_.L; ++l) {
       const LayerParameters<const T>& layer = layers_[std::size_t(l)];
       input_weights_.emplace_back(backend.linear, cell.input_blocks, H_, shape_.input_size(l), layer.weight_ih, false);
       recurrent_weights_.emplace_back(backend.linear, cell.recurrent_blocks, H_, H_, layer.weight_hh, false);
+      for (Index k = 0; k < cell.preactivations; ++k) {
+        const Feed feed = cell.feeds[std::size_t(k)];
+        for (Index u = 0; u < H_; ++u)
+          biases_.data()[l * row_size_ + k * H_ + u] =
+              (layer.bias_ih && feed.input != kNone ? layer.bias_ih[feed.input * H_ + u] : T(0)) +
+              (layer.bias_hh && feed.recurrent != kNone ? layer.bias_hh[feed.recurrent * H_ + u] : T(0));
+      }
     }
   }
 
@@ -121,35 +129,27 @@ class ForwardPass {
         std::copy_n(trajectory_.input(l, t, rows.begin), count * n, own.fed.data() + (t - steps.begin) * count * n);
       fed = own.fed.data();
     }
-    start_gates(layer, steps.size() * count, units, gates);
+    const T* bias = biases_.data() + l * row_size_;
     for (Index k = 0; k < cell_.preactivations; ++k)
       if (const int block = cell_.feeds[std::size_t(k)].input; block != kNone)
-        input_weights_[std::size_t(l)][block].multiply(steps.size() * count, fed, n, 1, gates + k * H_, row_size_, true,
-                                                       units);
+        input_weights_[std::size_t(l)][block].multiply(steps.size() * count, fed, n, 1, bias + k * H_, 0,
+                                                       gates + k * H_, row_size_, units);
     for (Index t = steps.begin; t < steps.end; ++t, gates += count * row_size_) {
       team.check();
       const T* s = trajectory_.state(l, t, rows.begin);
       T* next = trajectory_.state(l, t + 1, rows.begin);
-      for (Index k = 0; k < cell_.preactivations; ++k)
-        if (const int block = cell_.feeds[std::size_t(k)].recurrent; block != kNone)
-          recurrent_weights_[std::size_t(l)][block].multiply(count, s, H_, 1, gates + k * H_, row_size_, true, units);
+      for (Index k = 0; k < cell_.preactivations; ++k) {
+        const Feed feed = cell_.feeds[std::size_t(k)];
+        if (feed.recurrent == kNone) continue;
+        const bool begun = feed.input != kNone;
+        recurrent_weights_[std::size_t(l)][feed.recurrent].multiply(
+            count, s, H_, 1, (begun ? gates : bias) + k * H_, begun ? row_size_ : 0, gates + k * H_, row_size_, units);
+      }
       for (Index row = 0, u = units.begin; row < count; ++row, u += H_)
         kernels_.step(units.size(), H_, gates + row * row_size_ + units.begin, s + u, stride,
                       layer.unit ? layer.unit + units.begin : nullptr, next + u, stride);
       if (meet) team.meet();
     }
-  }
-
-  // gates [rows, P, H] <- the biases.
-  void start_gates(const LayerParameters<const T>& layer, Index rows, Range units, T* gates) const {
-    for (Index row = 0; row < rows; ++row)
-      for (Index k = 0; k < cell_.preactivations; ++k, gates += H_) {
-        const Feed feed = cell_.feeds[std::size_t(k)];
-        const T* input = layer.bias_ih && feed.input != kNone ? layer.bias_ih + feed.input * H_ : nullptr;
-        const T* recurrent = layer.bias_hh && feed.recurrent != kNone ? layer.bias_hh + feed.recurrent * H_ : nullptr;
-        for (Index u = units.begin; u < units.end; ++u)
-          gates[u] = (input ? input[u] : T(0)) + (recurrent ? recurrent[u] : T(0));
-      }
   }
 
   const Backend<T>& backend_;
@@ -160,6 +160,7 @@ class ForwardPass {
   const StackShape& shape_;
   Index H_, row_size_;
   std::vector<PackedBlocks<T>> input_weights_, recurrent_weights_;
+  Memory<T> biases_;                      // [L, P, H], what each pre-activation starts at
   std::atomic<Index> next_{0};            // which chunk comes next
   std::vector<std::atomic<Index>> done_;  // how many chunks of each layer are done
 };

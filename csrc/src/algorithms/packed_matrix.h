@@ -35,14 +35,15 @@ class PackedMatrix {
 
   // C [m, n] (+)= A [m, k] B, A[i, l] = a[i * a_row + l * a_column].
   void multiply(Index m, const T* a, Index a_row, Index a_column, T* c, Index c_row, bool accumulate) const {
-    multiply(m, a, a_row, a_column, c, c_row, accumulate, {0, n_});
+    multiply(m, a, a_row, a_column, accumulate ? c : nullptr, c_row, c, c_row, {0, n_});
   }
 
-  // Some columns of the same C, bit for bit; the first is a multiple of the panel width.
-  void multiply(Index m, const T* a, Index a_row, Index a_column, T* c, Index c_row, bool accumulate,
+  // Some columns of C = start + A B; the first is a multiple of the panel width. start[i, j] = start[i * start_row +
+  // j].
+  void multiply(Index m, const T* a, Index a_row, Index a_column, const T* start, Index start_row, T* c, Index c_row,
                 Range columns) const {
-    linear_->multiply(m, columns.size(), k_, a, a_row, a_column, data_.data() + columns.begin * k_, c + columns.begin,
-                      c_row, accumulate);
+    linear_->multiply(m, columns.size(), k_, a, a_row, a_column, data_.data() + columns.begin * k_,
+                      start ? start + columns.begin : nullptr, start_row, c + columns.begin, c_row);
   }
 
   Index columns() const { return n_; }

@@ -241,10 +241,17 @@ struct CellRows {
 template <class List>
 struct CellTable;
 
+// Whether every pre-activation comes from at least one product.
+constexpr bool all_fed(const Feed* feeds, int count) {
+  for (int k = 0; k < count; ++k)
+    if (feeds[k].input == kNone && feeds[k].recurrent == kNone) return false;
+  return true;
+}
+
 template <class... Cells>
 struct CellTable<CellList<Cells...>> {
   static_assert(((Cells::kStates <= kMaxStates && Cells::kPreactivations <= kMaxPreactivations &&
-                  Cells::kUnitParameters <= kMaxUnitParameters) &&
+                  Cells::kUnitParameters <= kMaxUnitParameters && all_fed(Cells::kFeeds, Cells::kPreactivations)) &&
                  ...));
   static constexpr cpu::CompiledCell kCells[] = {
       {Cells::kName, Cells::kStates, Cells::kPreactivations, Cells::kUnitParameters, Cells::kDerived, Cells::kFeeds,

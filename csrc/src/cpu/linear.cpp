@@ -29,17 +29,17 @@ void pack(Index k, Index n, const T* b, Index row_stride, Index column_stride, T
 // several panels at once, so that there are always enough sums on their way to hide the latency of an addition.
 template <class T, int Rows, int Panels>
 void multiply_tile(Index columns, Index k, const T* a, Index a_row, Index a_column, const T* panel, Index panel_size,
-                   T* c, Index c_row, bool accumulate) {
+                   const T* start, Index start_row, T* c, Index c_row) {
   using Vector = typename VectorOf<T>::type;
   constexpr int lanes = VectorOf<T>::kLanes, vectors = Panels * kTileVectors;
   const bool whole = columns == Panels * kPanel<T>;
   Vector sum[Rows][vectors];
   for (int r = 0; r < Rows; ++r)
     for (int v = 0; v < vectors; ++v) sum[r][v] = Vector{};
-  if (accumulate) {
+  if (start) {
     for (int r = 0; r < Rows; ++r) {
       T row[Panels * kPanel<T>] = {};
-      const T* source = c + r * c_row;
+      const T* source = start + r * start_row;
       if (!whole) {
         __builtin_memcpy(row, source, std::size_t(columns) * sizeof(T));
         source = row;
@@ -68,21 +68,21 @@ constexpr int panels_beside(int rows) { return rows == 1 ? 4 : kTileRows / rows;
 // All columns of `rows` <= Rows rows.
 template <class T, int Rows>
 void multiply_rows(Index rows, Index n, Index k, const T* a, Index a_row, Index a_column, const T* packed,
-                   Index panel_size, T* c, Index c_row, bool accumulate) {
+                   Index panel_size, const T* start, Index start_row, T* c, Index c_row) {
   if constexpr (Rows > 0) {
     if (rows != Rows) {
-      multiply_rows<T, Rows - 1>(rows, n, k, a, a_row, a_column, packed, panel_size, c, c_row, accumulate);
+      multiply_rows<T, Rows - 1>(rows, n, k, a, a_row, a_column, packed, panel_size, start, start_row, c, c_row);
       return;
     }
     constexpr int panels = panels_beside(Rows);
     constexpr Index width = panels * kPanel<T>;
     Index j = 0;
     for (; j + width - kPanel<T> < n; j += width, packed += panels * panel_size)
-      multiply_tile<T, Rows, panels>(n - j < width ? n - j : width, k, a, a_row, a_column, packed, panel_size, c + j,
-                                     c_row, accumulate);
+      multiply_tile<T, Rows, panels>(n - j < width ? n - j : width, k, a, a_row, a_column, packed, panel_size,
+                                     start ? start + j : nullptr, start_row, c + j, c_row);
     for (; j < n; j += kPanel<T>, packed += panel_size)
-      multiply_tile<T, Rows, 1>(n - j < kPanel<T> ? n - j : kPanel<T>, k, a, a_row, a_column, packed, panel_size, c + j,
-                                c_row, accumulate);
+      multiply_tile<T, Rows, 1>(n - j < kPanel<T> ? n - j : kPanel<T>, k, a, a_row, a_column, packed, panel_size,
+                                start ? start + j : nullptr, start_row, c + j, c_row);
   }
 }
 
@@ -90,31 +90,32 @@ void multiply_rows(Index rows, Index n, Index k, const T* a, Index a_row, Index 
 // tiles of four rows are faster than one of six and one of two.
 template <class T>
 void multiply_block(Index m, Index n, Index k, const T* a, Index a_row, Index a_column, const T* packed,
-                    Index panel_size, T* c, Index c_row, bool accumulate) {
+                    Index panel_size, const T* start, Index start_row, T* c, Index c_row) {
+  const auto start_at = [&](Index i, Index j) { return start ? start + i * start_row + j : nullptr; };
   const Index left = m % kTileRows;
   const Index whole = left > 0 && left <= kTileRows / 2 && m > kTileRows ? m - left - kTileRows : m - left;
   if (whole > 0)
     for (Index j = 0; j < n; j += kPanel<T>)
       for (Index i = 0; i < whole; i += kTileRows)
         multiply_tile<T, kTileRows, 1>(n - j < kPanel<T> ? n - j : kPanel<T>, k, a + i * a_row, a_row, a_column,
-                                       packed + j / kPanel<T> * panel_size, panel_size, c + i * c_row + j, c_row,
-                                       accumulate);
+                                       packed + j / kPanel<T> * panel_size, panel_size, start_at(i, j), start_row,
+                                       c + i * c_row + j, c_row);
   for (Index i = whole; i < m;) {
     const Index rows = m - i < kTileRows ? m - i : (m - i + 1) / 2;
-    multiply_rows<T, kTileRows - 1>(rows, n, k, a + i * a_row, a_row, a_column, packed, panel_size, c + i * c_row,
-                                    c_row, accumulate);
+    multiply_rows<T, kTileRows - 1>(rows, n, k, a + i * a_row, a_row, a_column, packed, panel_size, start_at(i, 0),
+                                    start_row, c + i * c_row, c_row);
     i += rows;
   }
 }
 
 // Where a row of A is scattered over memory, blocks of A are copied together first.
 template <class T>
-void multiply(Index m, Index n, Index k, const T* a, Index a_row, Index a_column, const T* packed, T* c, Index c_row,
-              bool accumulate) {
+void multiply(Index m, Index n, Index k, const T* a, Index a_row, Index a_column, const T* packed, const T* start,
+              Index start_row, T* c, Index c_row) {
   const Index panel_size = k * kPanel<T>;
   constexpr Index rows = 4 * kTileRows, depth = 256;
   if (a_column == 1 || k < 8) {
-    multiply_block(m, n, k, a, a_row, a_column, packed, panel_size, c, c_row, accumulate);
+    multiply_block(m, n, k, a, a_row, a_column, packed, panel_size, start, start_row, c, c_row);
     return;
   }
   T block[rows * depth];
@@ -123,8 +124,13 @@ void multiply(Index m, Index n, Index k, const T* a, Index a_row, Index a_column
       const Index height = m - i0 < rows ? m - i0 : rows, length = k - k0 < depth ? k - k0 : depth;
       for (Index l = 0; l < length; ++l)
         for (Index i = 0; i < height; ++i) block[l * rows + i] = a[(i0 + i) * a_row + (k0 + l) * a_column];
-      multiply_block(height, n, length, block, Index{1}, rows, packed + k0 * kPanel<T>, panel_size, c + i0 * c_row,
-                     c_row, accumulate || k0 > 0);
+      T* target = c + i0 * c_row;
+      if (k0 > 0)
+        multiply_block<T>(height, n, length, block, 1, rows, packed + k0 * kPanel<T>, panel_size, target, c_row, target,
+                          c_row);
+      else
+        multiply_block<T>(height, n, length, block, 1, rows, packed, panel_size,
+                          start ? start + i0 * start_row : nullptr, start_row, target, c_row);
     }
 }
 
