@@ -46,6 +46,15 @@ struct ScanKernels {
   Scan conjugate;  // complex, by the conjugate of a
 };
 
+// What measures the peak of a processor and computes nothing of interest.
+template <class T>
+struct RooflineKernels {
+  // Floating-point operations in a round.
+  Index operations;
+  // So many rounds of x = x * factor + addend on registers; returns a sum of all x, so that none is left out.
+  T (*multiply_add)(Index rounds, T factor, T addend);
+};
+
 // One cell's per-unit function, over a row of H units. Within a row, pre-activation k of unit u is p[k * H + u], its
 // parameter k is w[k * H + u]; state j is s[j * state_stride + u]. S, P, Q as in lsc/cell.h.
 template <class T>

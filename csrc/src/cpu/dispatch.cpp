@@ -8,12 +8,14 @@
 
 namespace lsc::cpu {
 
-#define LSC_DECLARE(isa)                            \
-  namespace isa {                                   \
-  extern const LinearKernels<float> linear_float;   \
-  extern const LinearKernels<double> linear_double; \
-  extern const ScanKernels<float> scan_float;       \
-  extern const ScanKernels<double> scan_double;     \
+#define LSC_DECLARE(isa)                                \
+  namespace isa {                                       \
+  extern const LinearKernels<float> linear_float;       \
+  extern const LinearKernels<double> linear_double;     \
+  extern const ScanKernels<float> scan_float;           \
+  extern const ScanKernels<double> scan_double;         \
+  extern const RooflineKernels<float> roofline_float;   \
+  extern const RooflineKernels<double> roofline_double; \
   }
 LSC_DECLARE(portable)
 #if defined(LSC_HAVE_X86)
@@ -33,12 +35,14 @@ const std::vector<InstructionSet>& sets() {
          return bool(__builtin_cpu_supports("avx512f")) && bool(__builtin_cpu_supports("avx512vl")) &&
                 bool(__builtin_cpu_supports("avx512dq")) && bool(__builtin_cpu_supports("avx512bw"));
        },
-       &avx512::linear_float, &avx512::linear_double, &avx512::scan_float, &avx512::scan_double},
+       &avx512::linear_float, &avx512::linear_double, &avx512::scan_float, &avx512::scan_double,
+       &avx512::roofline_float, &avx512::roofline_double},
       {"avx2", [] { return bool(__builtin_cpu_supports("avx2")) && bool(__builtin_cpu_supports("fma")); },
-       &avx2::linear_float, &avx2::linear_double, &avx2::scan_float, &avx2::scan_double},
+       &avx2::linear_float, &avx2::linear_double, &avx2::scan_float, &avx2::scan_double, &avx2::roofline_float,
+       &avx2::roofline_double},
 #endif
       {"portable", [] { return true; }, &portable::linear_float, &portable::linear_double, &portable::scan_float,
-       &portable::scan_double},
+       &portable::scan_double, &portable::roofline_float, &portable::roofline_double},
   };
   return all;
 }
@@ -136,6 +140,14 @@ const ScanKernels<float>& scan_kernels<float>() {
 template <>
 const ScanKernels<double>& scan_kernels<double>() {
   return *instruction_set().scan_double;
+}
+template <>
+const RooflineKernels<float>& roofline_kernels<float>() {
+  return *instruction_set().roofline_float;
+}
+template <>
+const RooflineKernels<double>& roofline_kernels<double>() {
+  return *instruction_set().roofline_double;
 }
 template <>
 const CellKernels<float>& cell_kernels<float>(const std::string& name) {

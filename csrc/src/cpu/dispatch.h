@@ -13,6 +13,8 @@ struct InstructionSet {
   const LinearKernels<double>* linear_double;
   const ScanKernels<float>* scan_float;
   const ScanKernels<double>* scan_double;
+  const RooflineKernels<float>* roofline_float;
+  const RooflineKernels<double>* roofline_double;
 };
 
 // A cell as one instruction set compiled it. Constant-initialised: a unit may hold instructions that this machine
@@ -53,6 +55,8 @@ template <class T>
 const LinearKernels<T>& linear_kernels();
 template <class T>
 const ScanKernels<T>& scan_kernels();
+template <class T>
+const RooflineKernels<T>& roofline_kernels();
 template <class T>
 const CellKernels<T>& cell_kernels(const std::string& name);
 
