@@ -117,7 +117,7 @@ $(VENV)/.mnist: $(VENV)/.tools
 	@touch $@
 
 # jax needs Python 3.11; where it cannot be had the benchmark says so.
-$(VENV)/.rivals: $(VENV)/.installed
+$(VENV)/.rivals: constraints.txt | $(VENV)/.installed
 	@echo "installing the rivals of the benchmark"
 	@$(PIP) scipy
 	@$(PY) -c "import sys; sys.exit(sys.version_info < (3, 11))" && $(PIP) jax matfree \
