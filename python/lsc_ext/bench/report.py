@@ -202,7 +202,8 @@ def _against_torch(rows: Rows) -> str:
 def _everybody(rows: Rows) -> str:
     """A line per contender."""
     lines: list[Sequence[str]] = []
-    for row in _timed(rows):
+    timed = _timed(rows)
+    for row in timed:
         rate = f"{row['fraction_of_fma_peak']:.0%} of FMA peak" if "fraction_of_fma_peak" in row else ""
         rate = f"{row['fraction_of_copy_rate']:.0%} of copy rate" if "fraction_of_copy_rate" in row else rate
         lines.append((f"{row['case']}: **ours**", duration(row["ours"]["median"]), "1", str(row["pairs"]), rate))
@@ -211,7 +212,7 @@ def _everybody(rows: Rows) -> str:
                 lines.append((name, peer["missing"], "", "", ""))
             else:
                 lines.append((name, duration(peer["time"]["median"]), _times(peer["ratio"]), str(peer["pairs"]), ""))
-    return table(("who", "per call", "times ours", "pairs", "limit"), lines) if lines else ""
+    return table(("who", f"per {timed[0]['unit']}", "times ours", "pairs", "limit"), lines) if lines else ""
 
 
 def _steps(rows: Rows) -> str:
