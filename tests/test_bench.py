@@ -15,7 +15,7 @@ from lsc_ext.bench.case import Case, Contender, Findings, Race, Study
 from lsc_ext.bench.closed_form import Points
 from lsc_ext.bench.measure import measure, within
 from lsc_ext.bench.radii import fixed_work
-from lsc_ext.bench.roofline import measure_roofline
+from lsc_ext.bench.roofline import fractions, higher, measure_roofline
 from lsc_ext.bench.run import lines_of, run_bench
 from lsc_ext.bench.targets import Target, asked_of, judge
 from lsc_ext.cli import main
@@ -175,6 +175,18 @@ def test_an_expensive_contender_has_fewer_turns(monkeypatch):
     assert row["peers"]["slow"]["ratio"]["median"] == pytest.approx(1.0)
     assert row["fraction_of_fma_peak"] == pytest.approx(2.0)
     assert row["fraction_of_copy_rate"] == pytest.approx(1.0)
+
+
+def test_the_higher_of_two_limits_counts():
+    other = {"fma": {"float32": {"1": 3e9}, "float64": {"1": 7e9}}, "copy": {"1": 2e10}, "copy_bytes": 1}
+    assert higher(ROOFLINE, other) == {
+        "fma": {"float32": {"1": 4e9}, "float64": {"1": 7e9}},
+        "copy": {"1": 2e10},
+        "copy_bytes": 1,
+    }
+    assert fractions({"sizes": {"dtype": "float64"}, "flops_per_second": 1e9}, ROOFLINE, 1) == {
+        "fraction_of_fma_peak": 0.5
+    }
 
 
 def test_nan_is_not_within_a_limit():

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lsc_ext.bench.case import Case, Contender, Errors, Race
-from lsc_ext.bench.roofline import copy_peak, fma_peak
+from lsc_ext.bench.roofline import fractions
 
 LEAST_PAIRS = 3
 
@@ -51,13 +51,10 @@ def measure(case: Case, roofline: Mapping[str, Any], threads: int) -> dict[str, 
         }
     seconds = row["ours"]["median"]
     if work.flops is not None:
-        rate = work.flops / seconds
-        peak = fma_peak(roofline, case.sizes.get("dtype", "float32"), threads)
-        row |= {"flops_per_second": rate, "fraction_of_fma_peak": rate / peak}
+        row["flops_per_second"] = work.flops / seconds
     if work.bytes is not None:
-        rate = work.bytes / seconds
-        row |= {"bytes_per_second": rate, "fraction_of_copy_rate": rate / copy_peak(roofline, threads)}
-    return row
+        row["bytes_per_second"] = work.bytes / seconds
+    return row | fractions(row, roofline, threads)
 
 
 def within(errors: Errors, allowed: Mapping[str, float]) -> bool:

@@ -31,3 +31,23 @@ def fma_peak(roofline: Mapping[str, Any], dtype: str, threads: int) -> float:
 def copy_peak(roofline: Mapping[str, Any], threads: int) -> float:
     """Bytes per second."""
     return float(roofline["copy"][str(threads)])
+
+
+def fractions(row: Mapping[str, Any], roofline: Mapping[str, Any], threads: int) -> dict[str, float]:
+    """How much of the machine's limits the rates of a row are."""
+    found = {}
+    if "flops_per_second" in row:
+        peak = fma_peak(roofline, row["sizes"].get("dtype", "float32"), threads)
+        found["fraction_of_fma_peak"] = row["flops_per_second"] / peak
+    if "bytes_per_second" in row:
+        found["fraction_of_copy_rate"] = row["bytes_per_second"] / copy_peak(roofline, threads)
+    return found
+
+
+def higher(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The higher of two measurements of each limit: what disturbs a measurement only takes away."""
+    return {
+        "fma": {d: {n: max(r, other["fma"][d][n]) for n, r in rates.items()} for d, rates in one["fma"].items()},
+        "copy": {n: max(r, other["copy"][n]) for n, r in one["copy"].items()},
+        "copy_bytes": one["copy_bytes"],
+    }

@@ -12,7 +12,7 @@ from lsc_ext.bench import growth, layers, overhead, products, radii, scan, threa
 from lsc_ext.bench.case import Case
 from lsc_ext.bench.machine import machine
 from lsc_ext.bench.measure import measure
-from lsc_ext.bench.roofline import copy_peak, fma_peak, measure_roofline
+from lsc_ext.bench.roofline import copy_peak, fma_peak, fractions, higher, measure_roofline
 from lsc_ext.bench.targets import asked_of, judge
 
 Say = Callable[[str], None]
@@ -77,23 +77,28 @@ def run_bench(
     }
     kept = _rows_of_others(earlier, report, {case.group for case in table})
     roofline = measure_roofline(quick)
-    report["roofline"] = roofline
+    if earlier is not None:
+        roofline = higher(roofline, earlier["roofline"])
     say(f"{report['machine']['processor']}, {count} threads, torch {torch.__version__}")
     peaks = ", ".join(f"{d} {fma_peak(roofline, d, count) / 1e9:.0f} GFLOP/s" for d in roofline["fma"])
     say(f"peak of multiply-adds: {peaks}; copy: {copy_peak(roofline, count) / 1e9:.1f} GB/s")
     rows: list[dict[str, Any]] = []
-    for case in table:
+    for i, case in enumerate(table):
+        if i > 0 and case.group != table[i - 1].group:
+            roofline = higher(roofline, measure_roofline(quick))
         try:
             row = measure(case, roofline, count)
         except ModuleNotFoundError as error:
             row = {"group": case.group, "case": case.name, "sizes": dict(case.sizes), "missing": str(error)}
-        if asked := asked_of(row):
-            row["targets"] = asked
-        for line in lines_of(row):
-            say(line)
         rows.append(row)
         everything = sorted([*rows, *kept], key=lambda r: list(GROUPS).index(r["group"]))
+        for any_row in everything:
+            any_row |= fractions(any_row, roofline, count)
+            any_row["targets"] = asked_of(any_row)
+        for line in lines_of(row):
+            say(line)
         report |= {
+            "roofline": roofline,
             "correct": all(r.get("correct", True) for r in everything),
             "targets": judge(everything),
             "cases": everything,
