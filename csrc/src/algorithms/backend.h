@@ -52,6 +52,15 @@ struct ScanKernels {
   Scan conjugate;  // complex, by the conjugate of a
 };
 
+// What measures the peak of a processor and computes nothing of interest.
+template <class T>
+struct RooflineKernels {
+  // Floating-point operations in a round.
+  Index operations;
+  // So many rounds of x = x * factor + addend on registers; returns a sum of all x, so that none is left out.
+  T (*multiply_add)(Index rounds, T factor, T addend);
+};
+
 // One cell's per-unit function, over n units of a row. Pre-activation k of unit u is p[k * stride + u], its parameter k
 // is w[k * stride + u]; state j is s[j * state_stride + u]. S, P, Q as in lsc/cell.h. Where a shape says [.., n], its
 // rows lie `stride` apart, but for a stride of their own. What becomes of a unit depends on that unit alone, bit for

@@ -7,20 +7,26 @@
 #include <stdexcept>
 
 namespace lsc::cpu {
-
-#define LSC_DECLARE(isa)                                  \
-  namespace isa {                                         \
-  extern const LinearKernels<float> linear_float;         \
-  extern const LinearKernels<double> linear_double;       \
-  extern const ScanKernels<float> scan_float;             \
-  extern const ScanKernels<double> scan_double;           \
-  extern const PointwiseKernels<float> pointwise_float;   \
-  extern const PointwiseKernels<double> pointwise_double; \
+#define LSC_DECLARE(isa, T)                                                                   \
+  namespace isa {                                                                             \
+  extern const LinearKernels<T> linear_##T;                                                   \
+  extern const ScanKernels<T> scan_##T;                                                       \
+  extern const PointwiseKernels<T> pointwise_##T;                                             \
+  extern const RooflineKernels<T> roofline_##T;                                               \
+  constexpr KernelTables<T> of_##T = {&linear_##T, &scan_##T, &pointwise_##T, &roofline_##T}; \
   }
-LSC_DECLARE(portable)
+#if defined(LSC_HAVE_NEON)
+LSC_DECLARE(neon, float)
+LSC_DECLARE(neon, double)
+#else
+LSC_DECLARE(portable, float)
+LSC_DECLARE(portable, double)
+#endif
 #if defined(LSC_HAVE_X86)
-LSC_DECLARE(avx2)
-LSC_DECLARE(avx512)
+LSC_DECLARE(avx2, float)
+LSC_DECLARE(avx2, double)
+LSC_DECLARE(avx512, float)
+LSC_DECLARE(avx512, double)
 #endif
 #undef LSC_DECLARE
 
@@ -35,14 +41,15 @@ const std::vector<InstructionSet>& sets() {
          return bool(__builtin_cpu_supports("avx512f")) && bool(__builtin_cpu_supports("avx512vl")) &&
                 bool(__builtin_cpu_supports("avx512dq")) && bool(__builtin_cpu_supports("avx512bw"));
        },
-       &avx512::linear_float, &avx512::linear_double, &avx512::scan_float, &avx512::scan_double,
-       &avx512::pointwise_float, &avx512::pointwise_double},
+       avx512::of_float, avx512::of_double},
       {"avx2", [] { return bool(__builtin_cpu_supports("avx2")) && bool(__builtin_cpu_supports("fma")); },
-       &avx2::linear_float, &avx2::linear_double, &avx2::scan_float, &avx2::scan_double, &avx2::pointwise_float,
-       &avx2::pointwise_double},
+       avx2::of_float, avx2::of_double},
 #endif
-      {"portable", [] { return true; }, &portable::linear_float, &portable::linear_double, &portable::scan_float,
-       &portable::scan_double, &portable::pointwise_float, &portable::pointwise_double},
+#if defined(LSC_HAVE_NEON)
+      {"neon", [] { return true; }, neon::of_float, neon::of_double},
+#else
+      {"portable", [] { return true; }, portable::of_float, portable::of_double},
+#endif
   };
   return all;
 }
@@ -126,28 +133,12 @@ std::vector<std::string> cell_names() {
 }
 
 template <>
-const LinearKernels<float>& linear_kernels<float>() {
-  return *instruction_set().linear_float;
+const KernelTables<float>& kernel_tables<float>() {
+  return instruction_set().of_float;
 }
 template <>
-const LinearKernels<double>& linear_kernels<double>() {
-  return *instruction_set().linear_double;
-}
-template <>
-const ScanKernels<float>& scan_kernels<float>() {
-  return *instruction_set().scan_float;
-}
-template <>
-const ScanKernels<double>& scan_kernels<double>() {
-  return *instruction_set().scan_double;
-}
-template <>
-const PointwiseKernels<float>& pointwise_kernels<float>() {
-  return *instruction_set().pointwise_float;
-}
-template <>
-const PointwiseKernels<double>& pointwise_kernels<double>() {
-  return *instruction_set().pointwise_double;
+const KernelTables<double>& kernel_tables<double>() {
+  return instruction_set().of_double;
 }
 template <>
 const CellKernels<float>& cell_kernels<float>(const std::string& name) {

@@ -14,15 +14,20 @@ struct PointwiseKernels {
   void (*sigmoid)(Index n, const T* x, T* y);
 };
 
+// What one instruction set offers for one number format.
+template <class T>
+struct KernelTables {
+  const LinearKernels<T>* linear;
+  const ScanKernels<T>* scan;
+  const PointwiseKernels<T>* pointwise;
+  const RooflineKernels<T>* roofline;
+};
+
 struct InstructionSet {
   const char* name;
   bool (*supported)();
-  const LinearKernels<float>* linear_float;
-  const LinearKernels<double>* linear_double;
-  const ScanKernels<float>* scan_float;
-  const ScanKernels<double>* scan_double;
-  const PointwiseKernels<float>* pointwise_float;
-  const PointwiseKernels<double>* pointwise_double;
+  KernelTables<float> of_float;
+  KernelTables<double> of_double;
 };
 
 // A cell as one instruction set compiled it. Constant-initialised: a unit may hold instructions that this machine
@@ -59,12 +64,13 @@ std::vector<std::string> compiled_instruction_sets();
 const CellShape& cell_shape(const std::string& name);
 std::vector<std::string> cell_names();
 
+// Those of the set in use.
 template <class T>
-const LinearKernels<T>& linear_kernels();
+const KernelTables<T>& kernel_tables();
 template <class T>
-const ScanKernels<T>& scan_kernels();
-template <class T>
-const PointwiseKernels<T>& pointwise_kernels();
+const LinearKernels<T>& linear_kernels() {
+  return *kernel_tables<T>().linear;
+}
 template <class T>
 const CellKernels<T>& cell_kernels(const std::string& name);
 

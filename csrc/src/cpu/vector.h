@@ -13,6 +13,8 @@ inline namespace LSC_ISA {
 inline constexpr int kVectorBytes = 64, kTileRows = 12, kTileVectors = 2;
 #elif defined(__AVX2__)
 inline constexpr int kVectorBytes = 32, kTileRows = 6, kTileVectors = 2;
+#elif defined(__ARM_NEON)
+inline constexpr int kVectorBytes = 16, kTileRows = 8, kTileVectors = 3;
 #else
 inline constexpr int kVectorBytes = 16, kTileRows = 4, kTileVectors = 2;
 #endif

@@ -4,6 +4,7 @@
 
 #include "algorithms/backward.h"
 #include "algorithms/forward.h"
+#include "algorithms/roofline.h"
 #include "algorithms/scan.h"
 #include "python/buffers.h"
 #include "python/operators.h"
@@ -193,7 +194,7 @@ void run_scan(const std::string& dtype, const Sizes& sizes, const Buffer& transi
     const T* start = data<const T>("initial", initial, step);
     T* h = data<T>("states", states, all);
     const Backend<T> backend = make_backend<T>(threads);
-    release_and_run([&] { DiagonalScan<T>(backend, cpu::scan_kernels<T>(), shape, a, b, start, h).run(); });
+    release_and_run([&] { DiagonalScan<T>(backend, *cpu::kernel_tables<T>().scan, shape, a, b, start, h).run(); });
   });
 }
 
@@ -216,6 +217,31 @@ void run_block_scan(const std::string& dtype, const Sizes& sizes, const Buffer& 
     const Backend<T> backend = make_backend<T>(threads);
     release_and_run([&] { block_scan(backend, shape, a, b, start, h); });
   });
+}
+
+void require_seconds(double seconds) {
+  if (!(seconds > 0 && seconds <= 60))
+    throw std::invalid_argument("seconds: expected more than 0 and at most 60, got " + std::to_string(seconds));
+}
+
+double run_fma_rate(const std::string& dtype, int threads, double seconds) {
+  require_seconds(seconds);
+  double rate = 0;
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const Backend<T> backend = make_backend<T>(threads);
+    release_and_run([&] { rate = fma_rate(backend, *cpu::kernel_tables<T>().roofline, seconds); });
+  });
+  return rate;
+}
+
+double run_copy_rate(int threads, std::int64_t bytes, double seconds) {
+  require_seconds(seconds);
+  if (bytes < 1) throw std::invalid_argument("bytes: expected at least 1, got " + std::to_string(bytes));
+  double rate = 0;
+  const Backend<float> backend = make_backend<float>(threads);
+  release_and_run([&] { rate = copy_rate(backend.threads, backend.poll, bytes, seconds); });
+  return rate;
 }
 
 py::dict build_info() {
@@ -266,6 +292,8 @@ PYBIND11_MODULE(_C, module) {
              py::arg("threads"));
   module.def("block_scan", &run_block_scan, py::arg("dtype"), py::arg("sizes"), py::arg("blocks"), py::arg("inputs"),
              py::arg("initial"), py::arg("states"), py::arg("reverse"), py::arg("threads"));
+  module.def("fma_rate", &run_fma_rate, py::arg("dtype"), py::arg("threads"), py::arg("seconds"));
+  module.def("copy_rate", &run_copy_rate, py::arg("threads"), py::arg("bytes"), py::arg("seconds"));
   module.def("build_info", &build_info);
   module.def("cells", &cells);
   bind_operators(module);
