@@ -251,6 +251,7 @@ def test_the_mark_of_memory_is_the_process_s_own():
         pytest.skip("no /proc here")
     held = torch.ones(256 << 18)
     code = "from lsc_ext.bench.probe import peak_memory, torch\nbefore = peak_memory()\nheld = torch.ones(64 << 18)\n"
+    code += "untouched = torch.empty(1 << 28)\n"  # addresses, no memory
     done = subprocess.run(
         [sys.executable, "-c", code + "print(before, peak_memory())"], capture_output=True, check=True
     )

@@ -117,6 +117,10 @@ def test_the_pages_of_this_repository_have_markers(runner):
         assert "\nmarked\n<!-- /benchmarks -->" in pages.between_markers(path.read_text(), "marked\n")
 
 
+def test_a_ratio_has_its_spread():
+    assert pages._times({"median": 12.34, "lowest": 2.0, "highest": 345.6}) == "12.3 (2.00 to 346)"
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [(2.0, "2.00 s"), (0.0123, "12.3 ms"), (1.5e-4, "150 µs"), (2.5e-9, "2.50 ns"), (-2e-6, "-2.00 µs")],

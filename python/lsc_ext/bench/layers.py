@@ -57,4 +57,4 @@ def _case(kind: str, hidden: int, layers: int, batch: int, steps: int, backward:
     passes = "forward and backward" if backward else "forward"
     sizes = {"cell": kind, "H": hidden, "L": layers, "B": batch, "T": steps, "passes": passes, "dtype": "float32"}
     name = f"{passes}, {kind}, H={hidden}, L={layers}, B={batch}, T={steps}"
-    return Case("layers", name, sizes, build, "call", seconds=0.6, grad=backward)
+    return Case("layers", name, sizes, build, "call", seconds=0.45, grad=backward)
