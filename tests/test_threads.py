@@ -40,7 +40,7 @@ def _layer(kind: type[torch.nn.Module], threads: int) -> list[torch.Tensor]:
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model, x = kind(16, 64, 2), torch.randn(40, 5, 16, requires_grad=True)
+    model, x = kind(16, 64, 2), torch.randn(10, 5, 16, requires_grad=True)
     with torch.no_grad():
         alone = model(x)[0]
     output = model(x)[0]
