@@ -152,7 +152,7 @@ LONG_CALLS = {
                 model(x)
         """,
     "backward": """
-        model, x = lsc.nn.LSTM(64, 1024), torch.randn(1000, 4, 64)
+        model, x = lsc.nn.GRU(1024, 1024), torch.randn(25, 256, 1024)
         loss = model(x)[0].sum()
         def call():
             loss.backward(retain_graph=True)
@@ -170,6 +170,7 @@ LONG_CALLS = {
         """,
     "pretrain": """
         model, x, took = torch.nn.GRU(16, 128, 2), torch.randn(32, 40, 16), 1.0
+        lsc.pretrain(model, x, 0.5, steps=1)  # what torch imports at first would stay half imported
         def call():
             lsc.pretrain(model, x, 0.5, steps=10**6, tolerance=1e-9, patience=10**6)
         """,
@@ -204,12 +205,12 @@ def latency(delay):
         return None if finished else time.perf_counter() - sent
 
 
-if took is None:
+for _ in range(2 if took is None else 0):  # the first call may be slower
     start = time.perf_counter()
     call()
     took = time.perf_counter() - start
 found = {{}}
-for part in (0.1, 0.4, 0.6, 0.8):
+for part in (0.1, 0.3, 0.5, 0.7):
     found[part] = [one for one in (latency(part * took) for _ in range(3)) if one is not None]
 print(json.dumps(found))
 """
@@ -221,7 +222,7 @@ print(json.dumps(found))
     [
         pytest.param(
             name,
-            marks=pytest.mark.xfail(reason="the products that sum a weight's gradient ask nobody", strict=True)
+            marks=pytest.mark.xfail(reason="the products that sum a weight's gradient ask nobody", strict=False)
             if name == "backward"
             else (),
         )
