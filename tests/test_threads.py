@@ -217,18 +217,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(reason="the products that sum a weight's gradient ask nobody", strict=False)
-            if name == "backward"
-            else (),
-        )
-        for name in LONG_CALLS
-    ],
-)
+@pytest.mark.parametrize("name", LONG_CALLS)
 def test_ctrl_c_reaches_a_long_call_wherever_it_is(name):
     found = json.loads(_run(INTERRUPTED.format(setup=textwrap.dedent(LONG_CALLS[name]))))
     for part, seconds in found.items():
