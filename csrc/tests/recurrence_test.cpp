@@ -94,7 +94,7 @@ void same_with_threads(const std::string& name, const StackShape& shape, int thr
 // Large enough that several workers come, and each way of sharing the work out is taken.
 void threads_change_nothing() {
   const StackShape rows = {12, 40, 3, 33, 2}, layers = {60, 3, 9, 65, 3}, units = {14, 2, 9, 210, 1};
-  const StackShape units_of_two = {7, 3, 210, 210, 2};
+  const StackShape units_of_two = {4, 3, 330, 330, 2};
   for (const std::string& name : cpu::cell_names()) {
     const CellShape& cell = cpu::cell_shape(name);
     CHECK(split_of(cell, rows, 3, true) == Split::batch);

@@ -8,12 +8,14 @@
 namespace lsc {
 
 // How the workers of a pass share it out. Large batches are split by rows, and no worker waits for another. Of small
-// ones, either each worker takes whole layers, some time steps behind the layer below; or all work on the units of one
-// step and meet after each, where a step is long enough.
+// ones, either all work on the units of one step and meet after each, where a step is long enough; or each worker takes
+// whole layers, some time steps behind the layer below.
 enum class Split { batch, layers, units };
 
 // A step whose recurrent weights have fewer elements is over before the workers have met.
-inline constexpr Index kUnitsWorthSplitting = 40000;
+inline constexpr Index kUnitsWorthMeeting = 40000;
+// With so many, a layer's weights no longer stay in one core's cache, and splitting units beats splitting layers.
+inline constexpr Index kUnitsBeforeLayers = 100000;
 // Rows from which a product runs at full speed.
 inline constexpr Index kFullRows = 6;
 // Rows that one product of a chunk of time steps should have.
@@ -21,9 +23,9 @@ inline constexpr Index kChunkRows = 48;
 
 inline Split split_of(const CellShape& cell, const StackShape& shape, int threads, bool layers_overlap) {
   if (threads == 1 || shape.B >= kFullRows * threads) return Split::batch;
-  const bool long_steps = cell.recurrent_blocks * shape.H * shape.H >= kUnitsWorthSplitting;
-  if (layers_overlap && shape.L > 1 && (shape.L >= threads || !long_steps)) return Split::layers;
-  return long_steps ? Split::units : Split::batch;
+  const Index weights = cell.recurrent_blocks * shape.H * shape.H;
+  if (layers_overlap && shape.L > 1 && weights < kUnitsBeforeLayers) return Split::layers;
+  return weights >= kUnitsWorthMeeting ? Split::units : Split::batch;
 }
 
 template <class T>

@@ -3,6 +3,8 @@
 // The product keeps a tile of kTileRows x panel_width sums in registers and walks k once, broadcasting A against a
 // packed panel of B. Each sum is a plain chain over k that starts at what it is added to, so a row's result does not
 // depend on the rows beside it, nor on how k is cut.
+#include <utility>
+
 #include "cpu/vector.h"
 
 namespace lsc {
@@ -12,16 +14,58 @@ namespace {
 template <class T>
 constexpr Index kPanel = kTileVectors * VectorOf<T>::kLanes;
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define LSC_SHUFFLES  // GCC from 12, every Clang
+#endif
+#endif
+
+#if defined(LSC_SHUFFLES)
+// Element l of row r and element r of row l change places, in each square of kLanes rows: the halves of neighbours
+// first, then of pairs, ..
+template <class T, int Step, std::size_t... L>
+void swap_neighbours(typename VectorOf<T>::type* rows, std::index_sequence<L...>) {
+  constexpr int lanes = VectorOf<T>::kLanes;
+  for (int r = 0; r < lanes; ++r) {
+    if (r & Step) continue;
+    const auto a = rows[r], b = rows[r + Step];
+    rows[r] = __builtin_shufflevector(a, b, ((L & Step) == 0 ? L : lanes + L - Step)...);
+    rows[r + Step] = __builtin_shufflevector(a, b, ((L & Step) == 0 ? L + Step : lanes + L)...);
+  }
+}
+
+template <class T, int Step = 1>
+void transpose(typename VectorOf<T>::type* rows) {
+  if constexpr (Step < VectorOf<T>::kLanes) {
+    swap_neighbours<T, Step>(rows, std::make_index_sequence<std::size_t(VectorOf<T>::kLanes)>());
+    transpose<T, 2 * Step>(rows);
+  }
+}
+
+#endif
+
 template <class T>
 void pack(Index k, Index n, const T* b, Index row_stride, Index column_stride, T* packed) {
-  constexpr Index width = kPanel<T>;
+  constexpr Index width = kPanel<T>, lanes = VectorOf<T>::kLanes;
   for (Index j0 = 0; j0 < n; j0 += width) {
     const Index columns = n - j0 < width ? n - j0 : width;
-    for (Index i = 0; i < k; ++i, packed += width) {
-      const T* row = b + i * row_stride + j0 * column_stride;
-      for (Index j = 0; j < columns; ++j) packed[j] = row[j * column_stride];
-      for (Index j = columns; j < width; ++j) packed[j] = T(0);
+    const T* panel = b + j0 * column_stride;
+    Index i = 0;
+#if defined(LSC_SHUFFLES)
+    if (row_stride == 1 && columns == width)
+      for (; i + lanes <= k; i += lanes)
+        for (Index j = 0; j < width; j += lanes) {
+          typename VectorOf<T>::type rows[lanes];
+          for (Index l = 0; l < lanes; ++l) rows[l] = load(panel + (j + l) * column_stride + i);
+          transpose<T>(rows);
+          for (Index l = 0; l < lanes; ++l) store(packed + (i + l) * width + j, rows[l]);
+        }
+#endif
+    for (; i < k; ++i) {
+      for (Index j = 0; j < columns; ++j) packed[i * width + j] = panel[i * row_stride + j * column_stride];
+      for (Index j = columns; j < width; ++j) packed[i * width + j] = T(0);
     }
+    packed += k * width;
   }
 }
 
