@@ -339,7 +339,7 @@ BAD_OPTIONS = {
     "repeated": ({"directions": ("time", "time")}, ValueError, "directions: expected distinct names"),
     "method": ({"method": "lanczos"}, ValueError, "method: expected one of auto, .*, got 'lanczos'"),
     "num_matvecs": ({"num_matvecs": 0}, ValueError, "num_matvecs: expected at least 1, got 0"),
-    "tol": ({"tol": 0.0}, ValueError, "tol: expected a number between 0 and 1, got 0.0"),
+    "tol": ({"tol": 1.0}, ValueError, "tol: expected a number between 0 and 1, got 1.0"),
     "tol nan": ({"tol": float("nan")}, ValueError, "tol: expected a number between 0 and 1, got nan"),
     "square": ({"square": "pad"}, ValueError, "square: expected one of frobenius, subsample, got 'pad'"),
     "max_points": ({"max_points": 0}, ValueError, "max_points: expected at least 1, got 0"),

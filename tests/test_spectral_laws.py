@@ -302,11 +302,28 @@ def test_the_budget_is_kept() -> None:
     assert int(spectral_radius(matrices, method="krylov", num_matvecs=1, generator=generator()).num_matvecs.max()) == 1
 
 
+@pytest.mark.parametrize("budget", [1, 4, 80, 200])
+def test_tol_0_spends_the_same_on_every_matrix(budget: int) -> None:
+    matrices = torch.randn(7, 40, 40, generator=generator()) / 40**0.5
+    estimate = spectral_radius(matrices, method="krylov", num_matvecs=budget, tol=0.0, generator=generator())
+    assert estimate.num_matvecs.tolist() == [budget] * 7
+    assert estimate.status.tolist() == [int(Status.max_matvecs)] * 7
+
+
+def test_tol_0_is_a_filter_and_one_factorisation_and_has_a_gradient() -> None:
+    matrices = (torch.randn(7, 40, 40, generator=generator(), dtype=torch.float64) / 40**0.5).requires_grad_()
+    exact = torch.linalg.eigvals(matrices).abs().amax(1)
+    fixed = spectral_radius(matrices, method="krylov", num_matvecs=200, tol=0.0, generator=generator())
+    assert_close("radius", fixed.radius, exact, 1e-6)
+    found = torch.autograd.grad(fixed.radius.sum(), matrices)[0]
+    assert_close("gradient", found, torch.autograd.grad(exact.sum(), matrices)[0], 1e-2)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"method": "lanczos"}, ("method", "krylov", "'lanczos'")),
-        ({"tol": 0.0}, ("tol", "between 0 and 1", "0.0")),
+        ({"tol": -1e-3}, ("tol", "between 0 and 1", "-0.001")),
         ({"tol": 1.5}, ("tol", "between 0 and 1", "1.5")),
         ({"tol": math.nan}, ("tol", "between 0 and 1", "nan")),
         ({"num_matvecs": 0}, ("num_matvecs", "at least 1", "0")),

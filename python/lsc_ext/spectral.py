@@ -39,7 +39,7 @@ def check_options(method: str, num_matvecs: int | None, tol: float) -> None:
     if num_matvecs is not None and num_matvecs < 1:
         raise ValueError(f"num_matvecs: expected at least 1, got {num_matvecs}")
     if not 0 <= tol < 1:
-        raise ValueError(f"tol: expected a number from 0 up to 1, got {tol}")
+        raise ValueError(f"tol: expected a number between 0 and 1, got {tol}")
 
 
 @ops.uncompiled

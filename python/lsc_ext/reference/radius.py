@@ -69,6 +69,7 @@ def radii(
     through_states: bool = False,
     readout: Callable[[Tensor], Tensor] | None = None,
     square: str = "frobenius",
+    time_chunk: int | None = None,
 ) -> dict[str, RadiusEstimate]:
     """The spectral radii of a network's own step Jacobians along a trajectory, every point of it.
 
@@ -86,6 +87,7 @@ def radii(
         through_states: False holds the states constant when differentiating, True adds the path through the trajectory.
         readout: maps [.., H] to [.., O], for "output".
         square: "frobenius": |J|_F / sqrt(max(m, n)) for "input" and "output".
+        time_chunk: no effect.
 
     Returns:
         direction -> radii [L, T, B] ("time"), [L - 1, T, B] ("depth", "diagonal") or [1, T, B] ("input", "output").
