@@ -36,11 +36,11 @@ help:
 demo: $(VENV)/.installed $(VENV)/.mnist
 	$(PY) -m lsc_ext demo
 
-test: $(VENV)/.installed $(VENV)/.mnist
+test: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals
 	$(PY) -m pytest -m "not slow"
 	@$(MAKE) --no-print-directory native-test
 
-test-all: $(VENV)/.installed $(VENV)/.mnist
+test-all: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals
 	$(PY) -m pytest --run-slow
 	@$(MAKE) --no-print-directory native-test
 	$(BUILD)/native/csrc/tests/math_test --all
