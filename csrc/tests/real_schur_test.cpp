@@ -32,27 +32,27 @@ RealSchur checked(int m, const Matrix& A, double tol = 1e-12, double precision =
   RealSchur schur;
   CHECK(factor(m, A, schur, precision));
   const double size = largest(A) == 0 ? 1 : largest(A) * m;
-  const auto at = [](const double* M, int i, int j) { return M[i * RealSchur::kRow + j]; };
   double squares = 0;
   for (int i = 0; i < m; ++i)
     for (int j = 0; j < m; ++j) {
       double orthogonal = 0, product = 0;
       for (int k = 0; k < m; ++k) {
-        orthogonal += at(schur.Zt, k, i) * at(schur.Zt, k, j);
-        for (int l = 0; l < m; ++l) product += at(schur.Zt, k, i) * at(schur.T, k, l) * at(schur.Zt, l, j);
+        orthogonal += schur.z(i, k) * schur.z(j, k);
+        for (int l = 0; l < m; ++l) product += schur.z(i, k) * schur.t(k, l) * schur.z(j, l);
       }
       const double entry = A[std::size_t(i * m + j)] / size;
       squares += entry * entry;
       CHECK_NEAR(orthogonal, i == j, tol);
       CHECK_NEAR(product * (schur.scale / size), entry, tol);
-      if (j + 1 < i) CHECK(at(schur.T, i, j) == 0);
+      if (j + 1 < i) CHECK(schur.t(i, j) == 0);
     }
   CHECK_NEAR(schur.frobenius / size, std::sqrt(squares), tol);
-  for (int i = 0; i + 2 < m; ++i) CHECK(at(schur.T, i + 1, i) == 0 || at(schur.T, i + 2, i + 1) == 0);
+  for (int i = 0; i + 2 < m; ++i) CHECK(schur.t(i + 1, i) == 0 || schur.t(i + 2, i + 1) == 0);
   Complex sum = 0;
   double trace = 0;
   for (int i = 0; i < m; ++i) {
     const Complex lambda = eigenvalue(schur, i) / size;
+    CHECK_NEAR(schur.modulus[i] / size, std::abs(lambda), 1e-14);
     sum += lambda;
     trace += A[std::size_t(i * m + i)] / size;
     SchurVector x, y;

@@ -231,24 +231,22 @@ class RadiusIteration {
   // The Ritz values of H, of order m, from the largest modulus down, but for a target's nearest, which comes first.
   struct RitzValues {
     RealSchur schur;
-    double modulus[kWideOrder];
     int rank[kWideOrder];
+    Complex operator[](int i) const { return {schur.real[i], schur.imaginary[i]}; }
   };
 
   bool find_ritz_values(Index m, RitzValues& ritz) {
     if (!linear_.schur->factor(int(m), h_.data(), int(h_row_), kPrecision, ritz.schur)) return false;
+    const double* const modulus = ritz.schur.modulus;
     for (int i = 0; i < int(m); ++i) {
-      ritz.modulus[i] = std::abs(Complex(ritz.schur.real[i], ritz.schur.imaginary[i]));
       int at = i;
-      for (; at > 0 && ritz.modulus[ritz.rank[at - 1]] < ritz.modulus[i]; --at) ritz.rank[at] = ritz.rank[at - 1];
+      for (; at > 0 && modulus[ritz.rank[at - 1]] < modulus[i]; --at) ritz.rank[at] = ritz.rank[at - 1];
       ritz.rank[at] = i;
     }
     if (has_target_) {
-      const auto distance = [&](int i) {
-        return std::abs(Complex(ritz.schur.real[i], ritz.schur.imaginary[i]) - target_);
-      };
-      int* const nearest =
-          std::min_element(ritz.rank, ritz.rank + m, [&](int a, int b) { return distance(a) < distance(b); });
+      int* const nearest = std::min_element(ritz.rank, ritz.rank + m, [&](int a, int b) {
+        return std::abs(ritz[a] - target_) < std::abs(ritz[b] - target_);
+      });
       std::rotate(ritz.rank, nearest, nearest + 1);
     }
     return true;
@@ -261,7 +259,7 @@ class RadiusIteration {
     const RealSchur& schur = ritz.schur;
     const int* rank = ritz.rank;
     const int best = rank[0];
-    const double size = ritz.modulus[best];
+    const double size = schur.modulus[best];
     SchurVector x, y;
     // Rounding in the products limits what any residual can show.
     const double floor = double(std::numeric_limits<T>::epsilon()) * schur.frobenius;
@@ -284,7 +282,7 @@ class RadiusIteration {
     };
     const double best_residual = relative(residual(best, ritz_));
     ritz_size_ = m;
-    result_.eigenvalue = {schur.real[best], schur.imaginary[best]};
+    result_.eigenvalue = ritz[best];
     result_.radius = size;
     result_.residual = best_residual;
     result_.condition = condition(best, ritz_);
@@ -295,7 +293,7 @@ class RadiusIteration {
     if (has_target_) {
       settled = settled && std::abs(result_.eigenvalue - target_) <= options_.tol * std::abs(target_);
     } else {
-      wide_ = wide_ || (m > kLeading && ritz.modulus[rank[kLeading - 1]] > kRing * size);
+      wide_ = wide_ || (m > kLeading && schur.modulus[rank[kLeading - 1]] > kRing * size);
       for (Index i = 1; settled && i < std::min(leading(), m); ++i)
         if (schur.imaginary[rank[i]] >= 0)
           settled = relative(residual(rank[i], x)) < std::max(options_.tol, kCompanionTol);
@@ -310,7 +308,7 @@ class RadiusIteration {
       double worst = result_.condition;
       for (Index i = 1; i < std::min(leading(), m); ++i) {
         const int other = rank[i];
-        if (schur.imaginary[other] < 0 || ritz.modulus[other] < kNearby * size) continue;
+        if (schur.imaginary[other] < 0 || schur.modulus[other] < kNearby * size) continue;
         linear_.schur->right_vector(schur, other, x);
         worst = std::max(worst, condition(other, x));
       }

@@ -31,6 +31,19 @@ double total(const Block& b) {
   return sum;
 }
 
+// Four numbers in blocks.
+constexpr int kPerFour = 4 / kBlock;
+struct Four {
+  Block part[kPerFour];
+};
+Four four(double a, double b, double c, double d) {
+#if defined(__AVX__)
+  return {{Block{a, b, c, d}}};
+#else
+  return {{Block{a, b}, Block{c, d}}};
+#endif
+}
+
 double magnitude(double x) { return __builtin_fabs(x); }
 double root(double x) { return __builtin_sqrt(x); }
 double larger(double x, double y) { return x > y ? x : y; }
@@ -62,12 +75,35 @@ void reflect_rows(const Reflector& q, double* row, int begin, int end) {
     reflect(q, block(row + j), block(row + kRow + j), block(row + 2 * kRow + j));
 }
 
+// q on columns 0 .. 2, then r on columns 1 .. 3, of the rows up to and with `last`: as the product of both, row i of it
+// e_i - q.u_i a - r.u_i b. Inlined, so that a reflector stays in registers: copied, it would be read as a block.
+inline __attribute__((always_inline)) void reflect_columns(const Reflector& q, const Reflector& r, double* row,
+                                                           const double* last) {
+  const double overlap = q.g * r.g * (q.u[1] * r.u[0] + q.u[2] * r.u[1]);
+  const Four u = four(q.u[0], q.u[1], q.u[2], 0), v = four(0, r.u[0], r.u[1], r.u[2]);
+  Four p[4] = {four(1, 0, 0, 0), four(0, 1, 0, 0), four(0, 0, 1, 0), four(0, 0, 0, 1)};
+  for (int l = 0; l < kPerFour; ++l) {
+    const Block a = q.g * u.part[l] - overlap * v.part[l], b = r.g * v.part[l];
+    for (int i = 0; i < 3; ++i) {
+      p[i].part[l] -= q.u[i] * a;
+      p[i + 1].part[l] -= r.u[i] * b;
+    }
+  }
+  for (; row <= last; row += kRow) {
+    const double x[4] = {row[0], row[1], row[2], row[3]};
+    for (int l = 0; l < kPerFour; ++l) {
+      const Block sum = (x[0] * p[0].part[l] + x[1] * p[1].part[l]) + (x[2] * p[2].part[l] + x[3] * p[3].part[l]);
+      __builtin_memcpy(row + l * kBlock, &sum, sizeof sum);
+    }
+  }
+}
+
 // Largest |entry|; what pads a row is 0.
 double largest(const RealSchur& schur) {
   Block sizes = {};
   for (int i = 0; i < schur.m; ++i)
     for (int j = 0; j < schur.m; j += kBlock) {
-      const Block& entries = block(schur.T + i * kRow + j);
+      const Block& entries = block(schur.TZ + i * kRow + j);
       const Block size = entries < 0 ? -entries : entries;
       sizes = size > sizes ? size : sizes;
     }
@@ -77,10 +113,9 @@ double largest(const RealSchur& schur) {
 }
 
 void to_hessenberg(RealSchur& schur) {
-  const int m = schur.m, width = round_up(m);
-  double* T = schur.T;
-  double* const matrices[] = {T, schur.Zt};
-  alignas(64) double w[kRow];
+  const int m = schur.m, width = schur.width;
+  double* T = schur.TZ;
+  alignas(64) double w[RealSchur::kLargest];
   for (int k = 0; k + 2 < m; ++k) {
     double tail = 0;
     int end = k + 2;  // of the reflector, w [k + 1, end)
@@ -99,13 +134,12 @@ void to_hessenberg(RealSchur& schur) {
       for (int j = 0; j < width; ++j) w[j] = j > k && j < end ? T[j * kRow + k] : 0;
       w[k + 1] = first - image;
       // T <- Q T Q, Z <- Z Q with Q = I - g w w'.
-      for (double* matrix : matrices)
-        for (int j = 0; j < width; j += kBlock) {
-          Block s = {};
-          for (int i = k + 1; i < end; ++i) s += w[i] * block(matrix + i * kRow + j);
-          s *= g;
-          for (int i = k + 1; i < end; ++i) block(matrix + i * kRow + j) -= w[i] * s;
-        }
+      for (int j = k / kBlock * kBlock; j < 2 * width; j += kBlock) {
+        Block s = {};
+        for (int i = k + 1; i < end; ++i) s += w[i] * block(T + i * kRow + j);
+        s *= g;
+        for (int i = k + 1; i < end; ++i) block(T + i * kRow + j) -= w[i] * s;
+      }
       for (int i = 0; i < m; ++i) {
         double* row = T + i * kRow;
         Block s = {};
@@ -121,7 +155,7 @@ void to_hessenberg(RealSchur& schur) {
 
 // Rotates the 2 x 2 block at `row` to triangular form where its eigenvalues are real.
 void split_real_pair(RealSchur& schur, int row) {
-  double* T = schur.T;
+  double* T = schur.TZ;
   double* at = T + row * kRow + row;
   const double a = at[0], b = at[1], c = at[kRow], d = at[kRow + 1];
   const double half = (a - d) / 2, discriminant = half * half + b * c;
@@ -135,11 +169,8 @@ void split_real_pair(RealSchur& schur, int row) {
     x = cosine * x + sine * y;
     y = cosine * y - sine * before;
   };
-  const int width = round_up(schur.m);
-  double* const matrices[] = {T, schur.Zt};
-  for (double* matrix : matrices)
-    for (int j = 0; j < width; j += kBlock)
-      rotate(block(matrix + row * kRow + j), block(matrix + (row + 1) * kRow + j));
+  for (int j = row / kBlock * kBlock; j < 2 * schur.width; j += kBlock)
+    rotate(block(T + row * kRow + j), block(T + (row + 1) * kRow + j));
   for (int i = 0; i <= row + 1; ++i) rotate(T[i * kRow + row], T[i * kRow + row + 1]);
   at[kRow] = 0;
 }
@@ -147,9 +178,9 @@ void split_real_pair(RealSchur& schur, int row) {
 // One implicit double-shift step on rows low .. high; x is the first column of the shifted square. The last reflector
 // is of two rows only; its third element is 0 and leaves row and column high + 1 as they are.
 void chase(RealSchur& schur, int low, int high, double x0, double x1, double x2) {
-  double* T = schur.T;
-  const int width = round_up(schur.m);
-  Reflector q = reflector(x0, x1, x2);
+  double* T = schur.TZ;
+  const int end = 2 * schur.width;
+  Reflector q = reflector(x0, x1, x2), before = q;
   for (int k = low; k < high; ++k) {
     double* corner = T + k * kRow + k;
     if (k > low) {
@@ -161,15 +192,21 @@ void chase(RealSchur& schur, int low, int high, double x0, double x1, double x2)
     const Reflector next = reflector(corner[kRow], corner[2 * kRow], k + 3 <= high ? corner[3 * kRow] : 0);
     const int aligned = round_up(k + 3);
     for (int j = 3; j < aligned - k; ++j) reflect(q, corner[j], corner[kRow + j], corner[2 * kRow + j]);
-    reflect_rows(q, T + k * kRow, aligned, width);
-    for (double* row = T + k; row <= corner; row += kRow) reflect(q, row[0], row[1], row[2]);
-    reflect_rows(q, schur.Zt + k * kRow, 0, width);
+    reflect_rows(q, T + k * kRow, aligned, end);
+    // The rows above wait for the second reflector of a pair, but for the one that only the second reaches.
+    if ((k - low) % 2 == 1) {
+      reflect(q, corner[0], corner[1], corner[2]);
+      reflect_columns(before, q, T + k - 1, corner - kRow);
+    } else if (k + 1 == high) {
+      reflect_columns(q, {{0, 0, 0}, 0, 0}, T + k, corner);
+    }
+    before = q;
     q = next;
   }
 }
 
 bool to_quasi_triangular(RealSchur& schur, double precision) {
-  const auto t = [&](int i, int j) -> double& { return schur.T[i * kRow + j]; };
+  const auto t = [&](int i, int j) -> double& { return schur.TZ[i * kRow + j]; };
   int high = schur.m - 1, iterations = 0;
   while (high > 0) {
     int low = high;
@@ -208,12 +245,12 @@ bool to_quasi_triangular(RealSchur& schur, double precision) {
 
 bool factor(int m, const double* A, int row, double precision, RealSchur& schur) {
   schur.m = m;
-  const int width = round_up(m);
+  const int width = schur.width = round_up(m);
   for (int i = 0; i < m + 3; ++i)
-    for (int j = 0; j < width; j += kBlock) block(schur.T + i * kRow + j) = block(schur.Zt + i * kRow + j) = Block{};
+    for (int j = 0; j < 2 * width; j += kBlock) block(schur.TZ + i * kRow + j) = Block{};
   for (int i = 0; i < m; ++i) {
-    __builtin_memcpy(schur.T + i * kRow, A + i * row, std::size_t(m) * sizeof(double));
-    schur.Zt[i * kRow + i] = 1;
+    __builtin_memcpy(schur.TZ + i * kRow, A + i * row, std::size_t(m) * sizeof(double));
+    schur.TZ[i * kRow + width + i] = 1;
   }
   const double size = largest(schur);
   // 2^exponent <= size < 2^(exponent + 1), so far as both scales are normal numbers.
@@ -224,24 +261,29 @@ bool factor(int m, const double* A, int row, double precision, RealSchur& schur)
   Block squares = {};
   for (int i = 0; i < m; ++i)
     for (int j = 0; j < width; j += kBlock) {
-      Block& entries = block(schur.T + i * kRow + j);
+      Block& entries = block(schur.TZ + i * kRow + j);
       entries *= inverse;
       squares += entries * entries;
     }
-  if (!(total(squares) < 1e6)) return false;  // not finite
+  if (!(total(squares) < 1 / kTiny)) return false;  // not finite
   schur.frobenius = root(total(squares)) * schur.scale;
   to_hessenberg(schur);
   if (!to_quasi_triangular(schur, precision)) return false;
   schur.size = largest(schur);
   for (int i = 0; i < m; ++i) {
-    const double* at = schur.T + i * kRow + i;
-    schur.real[i] = at[0] * schur.scale;
-    schur.imaginary[i] = 0;
-    if (i + 1 == m || at[kRow] == 0) continue;
-    const double half = (at[0] - at[kRow + 1]) / 2;
-    schur.real[i] = schur.real[i + 1] = (at[0] + at[kRow + 1]) / 2 * schur.scale;
-    schur.imaginary[i] = root(larger(0, -(half * half + at[1] * at[kRow]))) * schur.scale;
+    const double* at = schur.TZ + i * kRow + i;
+    if (i + 1 == m || at[kRow] == 0) {
+      schur.real[i] = at[0] * schur.scale;
+      schur.imaginary[i] = 0;
+      schur.modulus[i] = magnitude(schur.real[i]);
+      continue;
+    }
+    const double half = (at[0] - at[kRow + 1]) / 2, mean = (at[0] + at[kRow + 1]) / 2;
+    const double square = larger(0, -(half * half + at[1] * at[kRow]));
+    schur.real[i] = schur.real[i + 1] = mean * schur.scale;
+    schur.imaginary[i] = root(square) * schur.scale;
     schur.imaginary[i + 1] = -schur.imaginary[i];
+    schur.modulus[i] = schur.modulus[i + 1] = root(mean * mean + square) * schur.scale;
     ++i;
   }
   return true;
@@ -263,52 +305,55 @@ Number divide(const Number& a, Number b, double small) {
           (a.imaginary * b.real - a.real * b.imaginary) * inverse};
 }
 
-// A vector in the making: solves (T - lambda I) x = 0, or its transpose, one diagonal block at a time.
+// A vector x in the making: solves (T - lambda I) x = 0, or its transpose, one diagonal block at a time.
 struct Substitution {
   const RealSchur& schur;
   Number lambda;
   double small;
-  SchurVector x;
+  SchurVector x, right;  // right: what is known of the right sides
 
   Substitution(const RealSchur& of, int i)
       : schur(of), lambda{of.real[i] / of.scale, of.imaginary[i] / of.scale}, small(larger(kEpsilon * of.size, kTiny)) {
-    for (int j = 0; j < kRow; ++j) x.real[j] = x.imaginary[j] = 0;
+    for (int j = 0; j < of.width; ++j) x.real[j] = x.imaginary[j] = right.real[j] = right.imaginary[j] = 0;
   }
 
-  double t(int i, int j) const { return schur.T[i * kRow + j]; }
+  double t(int i, int j) const { return schur.t(i, j); }
+  bool pair(int i) const { return i >= 0 && i + 1 < schur.m && t(i + 1, i) != 0; }  // a 2 x 2 block at i
   Number pivot(int i) const { return Number{t(i, i), 0} - lambda; }
   void set(int i, const Number& value) {
     x.real[i] = value.real;
     x.imaginary[i] = value.imaginary;
   }
-
-  // Of the block at i: (T - lambda I) x = right side.
-  void solve(int i, const Number& right) { set(i, divide(right, pivot(i), small)); }
-  // Of the 2 x 2 block at i, whose off-diagonal elements are b and c.
-  void solve_pair(int i, double b, double c, const Number& first, const Number& second) {
-    const Number p = pivot(i), q = pivot(i + 1), determinant = p * q - Number{b * c, 0};
-    set(i, divide(q * first - Number{b, 0} * second, determinant, small * small));
-    set(i + 1, divide(p * second - Number{c, 0} * first, determinant, small * small));
+  void keep_small(int i) {
+    if (square({x.real[i], x.imaginary[i]}) < 1e200) return;
+    double* const parts[] = {x.real, x.imaginary, right.real, right.imaginary};
+    for (double* part : parts)
+      for (int j = 0; j < schur.width; ++j) part[j] *= 1e-100;
   }
 
-  bool too_large(int i) const { return square({x.real[i], x.imaginary[i]}) > 1e200; }
-  void scale(double factor) {
-    for (int j = 0; j < kRow; ++j) {
-      x.real[j] *= factor;
-      x.imaginary[j] *= factor;
-    }
+  void solve(int i) {
+    set(i, divide({right.real[i], right.imaginary[i]}, pivot(i), small));
+    keep_small(i);
+  }
+  // Of the 2 x 2 block at i, whose off-diagonal elements are b and c.
+  void solve_pair(int i, double b, double c) {
+    const Number p = pivot(i), q = pivot(i + 1), determinant = p * q - Number{b * c, 0};
+    const Number first = {right.real[i], right.imaginary[i]}, second = {right.real[i + 1], right.imaginary[i + 1]};
+    set(i, divide(q * first - Number{b, 0} * second, determinant, small * small));
+    set(i + 1, divide(p * second - Number{c, 0} * first, determinant, small * small));
+    keep_small(i);
+    keep_small(i + 1);
   }
 
   // result = Z x, of unit length.
   void expand(int begin, int end, SchurVector& result) const {
-    const int m = schur.m, width = round_up(m);
     double squares = 0;
     for (int j = begin; j < end; ++j) squares += square({x.real[j], x.imaginary[j]});
     const double inverse = squares > 0 ? 1 / root(squares) : 0;
-    for (int j = 0; j < width; j += kBlock) {
+    for (int j = 0; j < schur.width; j += kBlock) {
       Block real = {}, imaginary = {};
       for (int c = begin; c < end; ++c) {
-        const Block& z = block(schur.Zt + c * kRow + j);
+        const Block& z = block(schur.TZ + c * kRow + schur.width + j);
         real += x.real[c] * z;
         imaginary += x.imaginary[c] * z;
       }
@@ -321,69 +366,66 @@ struct Substitution {
 // From the bottom up.
 void right_vector(const RealSchur& schur, int i, SchurVector& result) {
   Substitution s(schur, i);
-  const int last = schur.imaginary[i] > 0 ? i + 1 : i;
-  const auto right_side = [&](int row) {
+  const int last = s.pair(i) ? i + 1 : i;
+  const auto find_right_side = [&](int row) {
     Block real = {}, imaginary = {};
     for (int j = row / kBlock * kBlock; j <= last; j += kBlock) {
-      const Block& t = block(schur.T + row * kRow + j);
+      const Block& t = block(schur.TZ + row * kRow + j);
       real -= t * block(s.x.real + j);
       imaginary -= t * block(s.x.imaginary + j);
     }
-    return Number{total(real), total(imaginary)};
+    s.right.real[row] = total(real);
+    s.right.imaginary[row] = total(imaginary);
   };
   int row = last - 1;
-  if (last > 0 && s.t(last, last - 1) != 0) {
-    s.set(last, {s.t(last, last - 1), 0});
-    s.set(last - 1, s.lambda - Number{s.t(last, last), 0});
+  if (s.pair(row)) {
+    s.set(last, {s.t(last, row), 0});
+    s.set(row, s.lambda - Number{s.t(last, last), 0});
     --row;
   } else {
     s.set(last, {1, 0});
   }
   for (; row >= 0; --row) {
-    const Number right = right_side(row);
-    if (row > 0 && s.t(row, row - 1) != 0) {
-      --row;
-      s.solve_pair(row, s.t(row, row + 1), s.t(row + 1, row), right_side(row), right);
-      if (s.too_large(row + 1)) s.scale(1e-100);
+    find_right_side(row);
+    if (s.pair(row - 1)) {
+      find_right_side(--row);
+      s.solve_pair(row, s.t(row, row + 1), s.t(row + 1, row));
     } else {
-      s.solve(row, right);
+      s.solve(row);
     }
-    if (s.too_large(row)) s.scale(1e-100);
   }
   s.expand(0, last + 1, result);
 }
 
-// From the top down; what is known of y' T is subtracted from the right sides of all rows below at once.
+// From the top down; what is known of y' T is subtracted from all right sides below at once.
 void left_vector(const RealSchur& schur, int i, SchurVector& result) {
   Substitution s(schur, i);
-  const int m = schur.m, width = round_up(m), first = schur.imaginary[i] < 0 ? i - 1 : i;
-  SchurVector right = s.x;
   const auto subtract = [&](int row) {
-    for (int j = row / kBlock * kBlock; j < width; j += kBlock) {
-      const Block& t = block(schur.T + row * kRow + j);
-      block(right.real + j) -= s.x.real[row] * t;
-      block(right.imaginary + j) -= s.x.imaginary[row] * t;
+    const double real = s.x.real[row], imaginary = s.x.imaginary[row];
+    for (int j = row / kBlock * kBlock; j < schur.width; j += kBlock) {
+      const Block& t = block(schur.TZ + row * kRow + j);
+      block(s.right.real + j) -= real * t;
+      block(s.right.imaginary + j) -= imaginary * t;
     }
   };
-  const auto pair = [&](int row) { return row + 1 < m && s.t(row + 1, row) != 0; };
+  const int first = s.pair(i - 1) ? i - 1 : i;
   int row = first;
-  if (pair(row)) {
+  if (s.pair(row)) {
     s.set(row, {s.t(row + 1, row), 0});
     s.set(row + 1, s.lambda - Number{s.t(row, row), 0});
     subtract(row++);
   } else {
     s.set(row, {1, 0});
   }
-  for (subtract(row++); row < m; subtract(row++)) {
-    const Number here = {right.real[row], right.imaginary[row]};
-    if (pair(row)) {
-      s.solve_pair(row, s.t(row + 1, row), s.t(row, row + 1), here, {right.real[row + 1], right.imaginary[row + 1]});
+  for (subtract(row++); row < schur.m; subtract(row++)) {
+    if (s.pair(row)) {
+      s.solve_pair(row, s.t(row + 1, row), s.t(row, row + 1));
       subtract(row++);
     } else {
-      s.solve(row, here);
+      s.solve(row);
     }
   }
-  s.expand(first, m, result);
+  s.expand(first, schur.m, result);
 }
 
 constexpr SchurKernels kTable = {factor, right_vector, left_vector};

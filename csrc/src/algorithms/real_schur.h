@@ -4,24 +4,27 @@
 
 namespace lsc {
 
-// A = scale Z T Z', Z orthogonal, T upper quasi-triangular: its 2 x 2 diagonal blocks are the complex pairs. Lives on
-// the stack; what lies beyond m is padding that factor fills where vectors need it.
+// A = scale Z T Z', Z orthogonal, T upper quasi-triangular: its 2 x 2 diagonal blocks are the complex pairs. What lies
+// beyond the matrices is padding.
 struct RealSchur {
   static constexpr int kLargest = 40;         // order
-  static constexpr int kRow = 40;             // elements from one row to the next
+  static constexpr int kRow = 2 * kLargest;   // elements from one row to the next
   static constexpr int kRows = kLargest + 3;  // a reflector touches three rows, the last of them beyond the matrix
   int m = 0;
-  double scale = 1;      // a power of two that keeps T near 1
-  double size = 0;       // largest |entry| of T
-  double frobenius = 0;  // norm of A
-  alignas(64) double T[kRows * kRow];
-  alignas(64) double Zt[kRows * kRow];         // the transpose of Z: row i is Schur vector i
-  double real[kLargest], imaginary[kLargest];  // eigenvalues of A, in the order of T's diagonal
+  int width = 0;                        // columns of T with their padding
+  alignas(64) double TZ[kRows * kRow];  // [T, Z'] side by side: rows of both are combined alike
+  double scale = 1;                     // a power of two that keeps T near 1
+  double size = 0;                      // largest |entry| of T
+  double frobenius = 0;                 // norm of A
+  double real[kLargest], imaginary[kLargest], modulus[kLargest];  // eigenvalues of A, in the order of T's diagonal
+
+  const double& t(int i, int j) const { return TZ[i * kRow + j]; }
+  const double& z(int i, int j) const { return TZ[j * kRow + width + i]; }
 };
 
 // A complex vector of unit length.
 struct SchurVector {
-  alignas(64) double real[RealSchur::kRow], imaginary[RealSchur::kRow];
+  alignas(64) double real[RealSchur::kLargest], imaginary[RealSchur::kLargest];
 };
 
 // Compiled once per instruction set; cpu/ hands the table out with its LinearKernels.
