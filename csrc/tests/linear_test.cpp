@@ -111,6 +111,31 @@ void multiply_add_many() {
     }
 }
 
+// Against the same steps one by one; the vectors need not be orthogonal, so that the order of the steps shows.
+template <class T>
+void orthogonalise() {
+  const LinearKernels<T>& linear = cpu::linear_kernels<T>();
+  for (const Index n : kSizes)
+    for (const Index count : {0, 1, 4}) {
+      std::vector<T> v = normal<T>(1, count * n), w = normal<T>(2, n);
+      for (T& x : v) x /= T(std::sqrt(double(n)));
+      std::vector<double> expected(w.begin(), w.end()), coefficients(std::size_t(count), 0.5);
+      const double left = double(linear.orthogonalise(n, count, v.data(), w.data(), coefficients.data()));
+      for (Index i = 0; i < count; ++i) {
+        double overlap = 0;
+        for (Index j = 0; j < n; ++j) overlap += double(v[std::size_t(i * n + j)]) * expected[std::size_t(j)];
+        for (Index j = 0; j < n; ++j) expected[std::size_t(j)] -= overlap * double(v[std::size_t(i * n + j)]);
+        CHECK_NEAR(coefficients[std::size_t(i)], 0.5 + overlap, 16 * kTol<T>);
+      }
+      double squares = 0;
+      for (std::size_t j = 0; j < std::size_t(n); ++j) {
+        CHECK_NEAR(w[j], expected[j], 16 * kTol<T>);
+        squares += expected[j] * expected[j];
+      }
+      CHECK_NEAR(left, squares, 16 * kTol<T>);
+    }
+}
+
 void nothing_to_do() {
   const LinearKernels<double>& linear = cpu::linear_kernels<double>();
   CHECK(linear.dot(0, nullptr, nullptr) == 0);
@@ -142,6 +167,8 @@ int main() {
               {"vectors, double", vectors<double>},
               {"multiply and add many, float", multiply_add_many<float>},
               {"multiply and add many, double", multiply_add_many<double>},
+              {"orthogonalise, float", orthogonalise<float>},
+              {"orthogonalise, double", orthogonalise<double>},
               {"nothing to do", nothing_to_do},
               {"NaN passes through", nan_passes_through}});
 }

@@ -1,11 +1,14 @@
 // The real Schur form: A = Z T Z' with orthogonal Z and quasi-triangular T, and eigenvectors from it.
 #include "algorithms/real_schur.h"
 
+#include <complex>
+
 #include "model.h"
 
 namespace lsc::test {
 namespace {
 
+using Complex = std::complex<double>;
 using Matrix = std::vector<double>;
 
 double largest(const Matrix& A) {
@@ -14,85 +17,151 @@ double largest(const Matrix& A) {
   return size;
 }
 
+const SchurKernels& kernels() { return *cpu::linear_kernels<double>().schur; }
+
+constexpr double kPrecision = std::numeric_limits<double>::epsilon();
+
+bool factor(int m, const Matrix& A, RealSchur& schur, double precision = kPrecision) {
+  return kernels().factor(m, A.data(), m, precision, schur);
+}
+
+Complex eigenvalue(const RealSchur& schur, int i) { return {schur.real[i], schur.imaginary[i]}; }
+
 // Every property that holds for any matrix; residuals are relative to the largest entry.
-RealSchur checked(int m, const Matrix& A, double tol = 1e-12) {
+RealSchur checked(int m, const Matrix& A, double tol = 1e-12, double precision = kPrecision) {
   RealSchur schur;
-  CHECK(schur.factor(m, A.data()));
-  const double size = largest(A) * m;
-  const auto at = [m](const Matrix& M, int i, int j) { return M[std::size_t(i * m + j)]; };
+  CHECK(factor(m, A, schur, precision));
+  const double size = largest(A) == 0 ? 1 : largest(A) * m;
+  double squares = 0;
   for (int i = 0; i < m; ++i)
     for (int j = 0; j < m; ++j) {
       double orthogonal = 0, product = 0;
       for (int k = 0; k < m; ++k) {
-        orthogonal += at(schur.Z, i, k) * at(schur.Z, j, k);
-        for (int l = 0; l < m; ++l) product += at(schur.Z, i, k) * at(schur.T, k, l) * at(schur.Z, j, l);
+        orthogonal += schur.z(i, k) * schur.z(j, k);
+        for (int l = 0; l < m; ++l) product += schur.z(i, k) * schur.t(k, l) * schur.z(j, l);
       }
+      const double entry = A[std::size_t(i * m + j)] / size;
+      squares += entry * entry;
       CHECK_NEAR(orthogonal, i == j, tol);
-      CHECK_NEAR(product / size, at(A, i, j) / size, tol);
-      if (j + 1 < i) CHECK(at(schur.T, i, j) == 0);
+      CHECK_NEAR(product * (schur.scale / size), entry, tol);
+      if (j + 1 < i) CHECK(schur.t(i, j) == 0);
     }
-  CHECK(int(schur.eigenvalues.size()) == m);
-  for (int i = 0; i + 2 < m; ++i) CHECK(at(schur.T, i + 1, i) == 0 || at(schur.T, i + 2, i + 1) == 0);
+  CHECK_NEAR(schur.frobenius / size, std::sqrt(squares), tol);
+  for (int i = 0; i + 2 < m; ++i) CHECK(schur.t(i + 1, i) == 0 || schur.t(i + 2, i + 1) == 0);
   Complex sum = 0;
   double trace = 0;
-  std::vector<Complex> x(static_cast<std::size_t>(m)), y(static_cast<std::size_t>(m));
   for (int i = 0; i < m; ++i) {
-    const Complex lambda = schur.eigenvalues[std::size_t(i)];
+    const Complex lambda = eigenvalue(schur, i) / size;
+    CHECK_NEAR(schur.modulus[i] / size, std::abs(lambda), 1e-14);
     sum += lambda;
-    trace += at(A, i, i);
-    schur.right_vector(i, x.data());
-    schur.left_vector(i, y.data());
+    trace += A[std::size_t(i * m + i)] / size;
+    SchurVector x, y;
+    kernels().right_vector(schur, i, x);
+    kernels().left_vector(schur, i, y);
     double x_length = 0, y_length = 0;
     for (int r = 0; r < m; ++r) {
-      Complex right = -lambda * x[std::size_t(r)], left = -lambda * y[std::size_t(r)];
+      const Complex x_r(x.real[r], x.imaginary[r]), y_r(y.real[r], y.imaginary[r]);
+      Complex right = -lambda * x_r, left = -lambda * y_r;
       for (int c = 0; c < m; ++c) {
-        right += at(A, r, c) * x[std::size_t(c)];
-        left += at(A, c, r) * y[std::size_t(c)];
+        right += A[std::size_t(r * m + c)] / size * Complex(x.real[c], x.imaginary[c]);
+        left += A[std::size_t(c * m + r)] / size * Complex(y.real[c], y.imaginary[c]);
       }
-      CHECK_NEAR(std::abs(right) / size, 0, tol);
-      CHECK_NEAR(std::abs(left) / size, 0, tol);
-      x_length += std::norm(x[std::size_t(r)]);
-      y_length += std::norm(y[std::size_t(r)]);
+      CHECK_NEAR(std::abs(right), 0, tol);
+      CHECK_NEAR(std::abs(left), 0, tol);
+      x_length += std::norm(x_r);
+      y_length += std::norm(y_r);
     }
     CHECK_NEAR(x_length, 1, tol);
     CHECK_NEAR(y_length, 1, tol);
   }
-  CHECK_NEAR(sum.real() / size, trace / size, tol);
-  CHECK_NEAR(sum.imag() / size, 0, tol);
+  CHECK_NEAR(sum.real(), trace, tol);
+  CHECK_NEAR(sum.imag(), 0, tol);
   return schur;
 }
 
-void random_matrices() {
-  for (const int m : {1, 2, 3, 4, 5, 8, 17, 32, 40})
-    for (std::uint64_t seed = 0; seed < 5; ++seed) checked(m, normal<double>(seed, m * m));
+std::vector<Complex> eigenvalues(int m, const Matrix& A) {
+  const RealSchur schur = checked(m, A);
+  std::vector<Complex> values;
+  for (int i = 0; i < m; ++i) values.push_back(eigenvalue(schur, i));
+  return values;
 }
 
-void one_by_one() {
-  const RealSchur schur = checked(1, {-2.5});
-  CHECK(schur.eigenvalues[0] == Complex(-2.5));
+void random_matrices() {
+  for (int m = 1; m <= RealSchur::kLargest; ++m)
+    for (std::uint64_t seed = 0; seed < 3; ++seed) checked(m, normal<double>(seed, m * m));
 }
+
+// What Arnoldi hands over: Hessenberg, and after a restart a full block before it.
+void hessenberg() {
+  for (const int m : {2, 3, 16, 31, 40})
+    for (const int block : {0, 1, m / 2}) {
+      Matrix matrix = normal<double>(std::uint64_t(m), m * m);
+      for (int i = 0; i < m; ++i)
+        for (int j = 0; j + 1 < i; ++j)
+          if (i > block) matrix[std::size_t(i * m + j)] = 0;
+      checked(m, matrix);
+    }
+}
+
+// A matrix that lies in a larger one, as H does in its space for more columns.
+void rows_apart() {
+  const Matrix matrix = normal<double>(1, 25);
+  RealSchur whole, part;
+  CHECK(kernels().factor(3, matrix.data(), 5, kPrecision, part));
+  CHECK(factor(3,
+               {matrix[0], matrix[1], matrix[2], matrix[5], matrix[6], matrix[7], matrix[10], matrix[11], matrix[12]},
+               whole));
+  for (int i = 0; i < 3; ++i) CHECK(eigenvalue(whole, i) == eigenvalue(part, i));
+}
+
+void precision() {
+  for (const int m : {5, 16, 40}) checked(m, normal<double>(7, m * m), 1e-8, 1e-10);
+}
+
+void one_by_one() { CHECK(eigenvalues(1, {-2.5})[0] == Complex(-2.5)); }
 
 void complex_pair() {
-  const RealSchur schur = checked(2, {3, -4, 4, 3});
-  CHECK_NEAR(std::abs(schur.eigenvalues[0]), 5, 1e-14);
-  CHECK_NEAR(schur.eigenvalues[0].real(), 3, 1e-14);
-  CHECK_NEAR(std::abs(schur.eigenvalues[0].imag()), 4, 1e-14);
-  CHECK(schur.eigenvalues[0] == std::conj(schur.eigenvalues[1]));
+  const std::vector<Complex> values = eigenvalues(2, {3, -4, 4, 3});
+  CHECK_NEAR(std::abs(values[0]), 5, 1e-14);
+  CHECK_NEAR(values[0].real(), 3, 1e-14);
+  CHECK_NEAR(std::abs(values[0].imag()), 4, 1e-14);
+  CHECK(values[0] == std::conj(values[1]));
 }
 
-// The eigenvalues of the companion matrix of x^4 - 1: 1, -1, i, -i. Plain shifts can stall on it.
+// The eigenvalues of the companion matrix of x^m - 1 are the m-th roots of unity. Plain shifts can stall on it.
 void roots_of_unity() {
-  const RealSchur schur = checked(4, {0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0});
-  for (const Complex& lambda : schur.eigenvalues) {
-    CHECK_NEAR(std::abs(lambda), 1, 1e-13);
-    CHECK_NEAR(std::abs(lambda * lambda * lambda * lambda - 1.0), 0, 1e-13);
+  for (int m = 2; m <= RealSchur::kLargest; ++m) {
+    Matrix companion(std::size_t(m * m), 0.0);
+    for (int i = 0; i < m; ++i) companion[std::size_t(i * m + (i + m - 1) % m)] = 1;
+    for (const Complex& lambda : eigenvalues(m, companion)) {
+      CHECK_NEAR(std::abs(lambda), 1, 1e-13);
+      CHECK_NEAR(std::abs(std::pow(lambda, m) - 1.0), 0, 1e-11);
+    }
+  }
+}
+
+// Reflections of a random matrix's rows leave an orthogonal one.
+void orthogonal() {
+  for (const int m : {2, 7, 16, 32, 40}) {
+    Matrix matrix(std::size_t(m * m), 0.0);
+    for (int i = 0; i < m; ++i) matrix[std::size_t(i * (m + 1))] = 1;
+    for (std::uint64_t seed = 0; seed < 5; ++seed) {
+      const Matrix w = normal<double>(seed, m);
+      double squares = 0;
+      for (const double x : w) squares += x * x;
+      for (int i = 0; i < m; ++i) {
+        double sum = 0;
+        for (int j = 0; j < m; ++j) sum += matrix[std::size_t(i * m + j)] * w[std::size_t(j)];
+        for (int j = 0; j < m; ++j) matrix[std::size_t(i * m + j)] -= 2 * sum * w[std::size_t(j)] / squares;
+      }
+    }
+    for (const Complex& lambda : eigenvalues(m, matrix)) CHECK_NEAR(std::abs(lambda), 1, 1e-13);
   }
 }
 
 void triangular() {
-  const RealSchur schur = checked(3, {1, 2, 3, 0, 4, 5, 0, 0, 6});
   double product = 1;
-  for (const Complex& lambda : schur.eigenvalues) {
+  for (const Complex& lambda : eigenvalues(3, {1, 2, 3, 0, 4, 5, 0, 0, 6})) {
     CHECK(lambda.imag() == 0);
     product *= lambda.real();
   }
@@ -102,8 +171,7 @@ void triangular() {
 // A Jordan block of size m has its eigenvalue to the m-th root of rounding only; the factorisation is exact all the
 // same.
 void defective() {
-  const RealSchur schur = checked(3, {2, 1, 0, 0, 2, 1, 0, 0, 2});
-  for (const Complex& lambda : schur.eigenvalues) CHECK_NEAR(std::abs(lambda - 2.0), 0, 1e-4);
+  for (const Complex& lambda : eigenvalues(3, {2, 1, 0, 0, 2, 1, 0, 0, 2})) CHECK_NEAR(std::abs(lambda - 2.0), 0, 1e-4);
   Matrix similar = {2, 1, 0, 0, 2, 1, 0, 0, 2};
   const double c = 0.6, s = 0.8;  // rotated, so that the iteration has work to do
   for (int j = 0; j < 3; ++j) {
@@ -116,7 +184,15 @@ void defective() {
     similar[std::size_t(3 * i)] = c * a - s * b;
     similar[std::size_t(3 * i + 2)] = s * a + c * b;
   }
-  for (const Complex& lambda : checked(3, similar).eigenvalues) CHECK_NEAR(std::abs(lambda - 2.0), 0, 1e-4);
+  for (const Complex& lambda : eigenvalues(3, similar)) CHECK_NEAR(std::abs(lambda - 2.0), 0, 1e-4);
+  for (const int m : {8, 16, 40}) {
+    Matrix block(std::size_t(m * m), 0.0);
+    for (int i = 0; i < m; ++i) {
+      block[std::size_t(i * (m + 1))] = 0.5;
+      if (i > 0) block[std::size_t(i * (m + 1) - 1)] = 1;
+    }
+    checked(m, block);
+  }
 }
 
 void special() {
@@ -127,28 +203,36 @@ void special() {
   }
   checked(5, identity);
   checked(5, ones);
-  for (const Complex& lambda : checked(5, symmetric).eigenvalues) CHECK(std::abs(lambda.imag()) < 1e-7);
-  RealSchur schur;
-  CHECK(schur.factor(4, Matrix(16, 0.0).data()));
-  for (const Complex& lambda : schur.eigenvalues) CHECK(lambda == 0.0);
+  for (const Complex& lambda : eigenvalues(5, symmetric)) CHECK(std::abs(lambda.imag()) < 1e-7);
+  for (const int m : {1, 4, 40})
+    for (const Complex& lambda : eigenvalues(m, Matrix(std::size_t(m * m), 0.0))) CHECK(lambda == 0.0);
 }
 
 void scales() {
-  for (const double scale : {1e-60, 1e60}) {
-    Matrix matrix = normal<double>(4, 25);
-    for (double& value : matrix) value *= scale;
-    checked(5, matrix);
+  const Matrix matrix = normal<double>(4, 25);
+  const std::vector<Complex> expected = eigenvalues(5, matrix);
+  for (const double scale : {1e-300, 1e-150, 1e-60, 1e60, 1e150, 1e300}) {
+    Matrix scaled = matrix;
+    for (double& value : scaled) value *= scale;
+    const std::vector<Complex> values = eigenvalues(5, scaled);
+    for (std::size_t i = 0; i < 5; ++i) CHECK_NEAR(std::abs(values[i] / scale - expected[i]), 0, 1e-12);
   }
+}
+
+// Blocks of very different size in one matrix.
+void graded() {
+  Matrix matrix = normal<double>(5, 64);
+  for (int i = 0; i < 8; ++i)
+    for (int j = 0; j < 8; ++j) matrix[std::size_t(8 * i + j)] *= std::pow(10.0, -20 * (i + j));
+  checked(8, matrix);
 }
 
 void not_finite() {
   RealSchur schur;
   for (const double bad : {kNan<double>, std::numeric_limits<double>::infinity()}) {
-    const double A[] = {1, bad, 0, 1};
-    CHECK(!schur.factor(2, A));
+    CHECK(!factor(2, {1, bad, 0, 1}, schur));
   }
-  const double A[] = {1, 2, 3, 4};
-  CHECK(schur.factor(2, A));
+  CHECK(factor(2, {1, 2, 3, 4}, schur));
 }
 
 }  // namespace
@@ -157,12 +241,17 @@ void not_finite() {
 int main() {
   using namespace lsc::test;
   return run({{"random matrices", random_matrices},
+              {"Hessenberg", hessenberg},
+              {"rows apart", rows_apart},
+              {"precision", precision},
               {"1 x 1", one_by_one},
               {"a complex pair", complex_pair},
               {"roots of unity", roots_of_unity},
+              {"orthogonal", orthogonal},
               {"triangular", triangular},
               {"defective", defective},
               {"zero, identity, ones, symmetric", special},
               {"tiny, huge", scales},
+              {"graded", graded},
               {"not finite", not_finite}});
 }

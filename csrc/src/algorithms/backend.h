@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "algorithms/real_schur.h"
 #include "lsc/cell.h"
 
 namespace lsc {
@@ -30,12 +31,15 @@ struct LinearKernels {
   void (*multiply)(Index m, Index n, Index k, const T* a, Index a_row, Index a_column, const T* packed, const T* start,
                    Index start_row, T* c, Index c_row);
   T (*dot)(Index n, const T* x, const T* y);
+  // Modified Gram-Schmidt: for i < count in turn, h_i = v_i' w, w -= h_i v_i and coefficients[i] += h_i. Returns w' w.
+  T (*orthogonalise)(Index n, Index count, const T* v, T* w, double* coefficients);
   void (*axpy)(Index n, T alpha, const T* x, T* y);             // y += alpha x
   void (*scale)(Index n, T alpha, const T* x, T* y);            // y = alpha x
   void (*multiply_add)(Index n, const T* a, const T* b, T* c);  // c += a b, element by element
   // c = (accumulate ? c : 0) + the sum over k < count of a[k] b[k], element by element, in the order of k. Any split of
   // the n elements gives the same numbers.
   void (*multiply_add_many)(Index n, int count, const T* const* a, const T* const* b, bool accumulate, T* c);
+  const SchurKernels* schur;  // small matrices, in double whatever T is
 };
 
 // Linear recurrences of independent numbers, side by side in rows of n:

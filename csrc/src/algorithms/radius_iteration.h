@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <complex>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -20,6 +21,8 @@
 #include "lsc/status.h"
 
 namespace lsc {
+
+using Complex = std::complex<double>;
 
 struct RadiusOptions {
   double tol = 1e-3;        // 0: fixed work, max_matvecs products and one factorisation for every point
@@ -48,15 +51,20 @@ class RadiusIteration {
       0.03;  // residual at which the Ritz values beside the reported one count as found
   static constexpr Index kGrowthSteps = 32, kNormSteps = 10;
   static constexpr double kNearby = 0.5;  // smaller Ritz values, zeros of a low rank say, cast no doubt on the largest
+  // What the eigenvalues of H may lose: far less than the rounding of the products that H is made from.
+  static constexpr double kPrecision =
+      std::max(double(std::numeric_limits<T>::epsilon()) / 1024, std::numeric_limits<double>::epsilon());
   static constexpr double kDoubtful = 1e3;  // condition from which a second start must confirm the first
 
   RadiusIteration(const LinearKernels<T>& linear, Index n, const RadiusOptions& options)
       : linear_(linear), n_(n), options_(options) {
-    basis_.resize(std::size_t((kWideOrder + 1) * n));
-    rotated_.resize(std::size_t((kWideKeep + 2) * n));  // a complex pair may overshoot by one
+    const Index largest = fixed() ? order() : kWideOrder;
+    h_row_ = largest;
+    basis_.resize(std::size_t((largest + 1) * n));
+    if (!fixed()) rotated_.resize(std::size_t((kWideKeep + 2) * n));  // a complex pair may overshoot by one
     power_.resize(std::size_t(n));
     output_.resize(std::size_t(n));
-    h_.assign(std::size_t((kWideOrder + 1) * kWideOrder), 0.0);
+    h_.resize(std::size_t((largest + 1) * largest));
   }
 
   // `point` numbers the start vectors. With a target, looks for the Ritz value nearest to it instead of the largest.
@@ -67,7 +75,7 @@ class RadiusIteration {
     draw_ = 0;
     wide_ = growth_done_ = false;
     first_radius_ = -1;
-    ritz_.clear();
+    ritz_size_ = 0;
     result_ = RadiusResult{};
     if (n_ == 0) {
       result_.radius = result_.residual = 0;
@@ -96,7 +104,7 @@ class RadiusIteration {
       const Index used = result_.num_matvecs;
       result_ = RadiusResult{};
       result_.num_matvecs = used;
-      ritz_.clear();
+      ritz_size_ = 0;
       return finish(Status::nonfinite);
     }
     switch (phase_) {
@@ -117,9 +125,9 @@ class RadiusIteration {
   // The Ritz vector of the result, x [2, n]: real part, imaginary part; of unit length. Zero where there is none.
   void ritz_vector(T* x) const {
     std::fill(x, x + 2 * n_, T(0));
-    for (std::size_t i = 0; i < ritz_.size(); ++i) {
-      linear_.axpy(n_, T(ritz_[i].real()), basis(Index(i)), x);
-      linear_.axpy(n_, T(ritz_[i].imag()), basis(Index(i)), x + n_);
+    for (Index i = 0; i < ritz_size_; ++i) {
+      linear_.axpy(n_, T(ritz_.real[i]), basis(i), x);
+      linear_.axpy(n_, T(ritz_.imaginary[i]), basis(i), x + n_);
     }
   }
 
@@ -128,7 +136,8 @@ class RadiusIteration {
 
   T* basis(Index i) { return basis_.data() + i * n_; }
   const T* basis(Index i) const { return basis_.data() + i * n_; }
-  double& h(Index i, Index j) { return h_[std::size_t(i * kWideOrder + j)]; }
+  double& h(Index i, Index j) { return h_[std::size_t(i * h_row_ + j)]; }
+  double* h_row(Index i) { return h_.data() + i * h_row_; }
   double norm(const T* x) const { return std::sqrt(double(linear_.dot(n_, x, x))); }
   bool fixed() const { return options_.tol == 0; }
   Index order() const {
@@ -150,7 +159,6 @@ class RadiusIteration {
     step_ = 0;
     zeros_ = closes_ = 0;
     beta_ = scale_ = 0;
-    std::fill(h_.begin(), h_.end(), 0.0);
     phase_ = filter_steps() > 0 ? Phase::filter : Phase::arnoldi;
     random_unit(basis(0));
   }
@@ -180,15 +188,10 @@ class RadiusIteration {
     step_ = 0;
   }
 
-  // w <- w - V h, twice where much cancels ("twice is enough"); returns what is left of w.
+  // w <- w - V h, twice where much cancels ("twice is enough"), and coefficients += h; returns what is left of w.
   double orthogonalise(T* w, Index count, double length, double* coefficients) {
     for (int pass = 0; pass < 3; ++pass) {
-      for (Index i = 0; i < count; ++i) {
-        const T overlap = linear_.dot(n_, basis(i), w);
-        linear_.axpy(n_, -overlap, basis(i), w);
-        if (coefficients) coefficients[i] += double(overlap);
-      }
-      const double left = norm(w);
+      const double left = std::sqrt(double(linear_.orthogonalise(n_, count, basis(0), w, coefficients)));
       if (left > 0.5 * length) return left;
       length = left;
     }
@@ -208,7 +211,8 @@ class RadiusIteration {
       complete = ++closes_ == 2;
       if (!complete) {
         random_unit(w);
-        const double fresh = orthogonalise(w, m, 1.0, nullptr);
+        double unused[kWideOrder] = {};
+        const double fresh = orthogonalise(w, m, 1.0, unused);
         complete = fresh == 0;
         if (!complete) linear_.scale(n_, T(1 / fresh), w, basis(m));
       }
@@ -224,62 +228,75 @@ class RadiusIteration {
     if (complete || m >= order() || out_of_budget()) analyse(m, complete);
   }
 
-  // Ritz pairs of H; ends the iteration, or restarts it.
-  void analyse(Index m, bool complete) {
-    std::vector<double> square(static_cast<std::size_t>(m * m));
-    double frobenius = 0;
-    for (Index i = 0; i < m; ++i)
-      for (Index j = 0; j < m; ++j) {
-        square[std::size_t(i * m + j)] = h(i, j);
-        frobenius += h(i, j) * h(i, j);
-      }
-    frobenius = std::sqrt(frobenius);
-    if (!schur_.factor(int(m), square.data())) return finish(Status::breakdown);
-    const std::vector<Complex>& lambda = schur_.eigenvalues;
-    std::vector<int> rank(static_cast<std::size_t>(m));
-    for (Index i = 0; i < m; ++i) rank[std::size_t(i)] = int(i);
-    std::stable_sort(rank.begin(), rank.end(), [&](int a, int b) { return modulus(lambda, a) > modulus(lambda, b); });
-    if (has_target_) {
-      const auto nearest = std::min_element(rank.begin(), rank.end(), [&](int a, int b) {
-        return std::abs(lambda[std::size_t(a)] - target_) < std::abs(lambda[std::size_t(b)] - target_);
-      });
-      std::rotate(rank.begin(), nearest, nearest + 1);
+  // The Ritz values of H, of order m, from the largest modulus down, but for a target's nearest, which comes first.
+  struct RitzValues {
+    RealSchur schur;
+    int rank[kWideOrder];
+    Complex operator[](int i) const { return {schur.real[i], schur.imaginary[i]}; }
+  };
+
+  bool find_ritz_values(Index m, RitzValues& ritz) {
+    if (!linear_.schur->factor(int(m), h_.data(), int(h_row_), kPrecision, ritz.schur)) return false;
+    const double* const modulus = ritz.schur.modulus;
+    for (int i = 0; i < int(m); ++i) {
+      int at = i;
+      for (; at > 0 && modulus[ritz.rank[at - 1]] < modulus[i]; --at) ritz.rank[at] = ritz.rank[at - 1];
+      ritz.rank[at] = i;
     }
+    if (has_target_) {
+      int* const nearest = std::min_element(ritz.rank, ritz.rank + m, [&](int a, int b) {
+        return std::abs(ritz[a] - target_) < std::abs(ritz[b] - target_);
+      });
+      std::rotate(ritz.rank, nearest, nearest + 1);
+    }
+    return true;
+  }
+
+  // Ends the iteration, or restarts it.
+  void analyse(Index m, bool complete) {
+    RitzValues ritz;
+    if (!find_ritz_values(m, ritz)) return finish(Status::breakdown);
+    const RealSchur& schur = ritz.schur;
+    const int* rank = ritz.rank;
     const int best = rank[0];
-    const double size = std::abs(lambda[std::size_t(best)]);
-    std::vector<Complex> x(static_cast<std::size_t>(m)), y(static_cast<std::size_t>(m));
+    const double size = schur.modulus[best];
+    SchurVector x, y;
     // Rounding in the products limits what any residual can show.
-    const double floor = double(std::numeric_limits<T>::epsilon()) * frobenius;
-    const auto residual = [&](int i) {
-      schur_.right_vector(i, x.data());
-      return beta_ * std::abs(x[std::size_t(m - 1)]) + floor;
+    const double floor = double(std::numeric_limits<T>::epsilon()) * schur.frobenius;
+    const auto residual = [&](int i, SchurVector& vector) {
+      linear_.schur->right_vector(schur, i, vector);
+      return beta_ * std::abs(Complex(vector.real[m - 1], vector.imaginary[m - 1])) + floor;
     };
     const auto relative = [&](double r) {
       return r == 0 ? 0 : size == 0 ? std::numeric_limits<double>::infinity() : r / size;
     };
-    const auto condition = [&](int i) {  // of the pair whose right vector is in x
-      schur_.left_vector(i, y.data());
-      Complex overlap = 0;
-      for (Index r = 0; r < m; ++r) overlap += y[std::size_t(r)] * x[std::size_t(r)];
-      return std::abs(overlap) > 0 ? 1 / std::abs(overlap) : std::numeric_limits<double>::infinity();
+    const auto condition = [&](int i, const SchurVector& right) {
+      linear_.schur->left_vector(schur, i, y);
+      double real = 0, imaginary = 0;
+      for (Index r = 0; r < m; ++r) {
+        real += y.real[r] * right.real[r] - y.imaginary[r] * right.imaginary[r];
+        imaginary += y.real[r] * right.imaginary[r] + y.imaginary[r] * right.real[r];
+      }
+      const double overlap = std::abs(Complex(real, imaginary));
+      return overlap > 0 ? 1 / overlap : std::numeric_limits<double>::infinity();
     };
-    const double best_residual = relative(residual(best));
-    result_.eigenvalue = lambda[std::size_t(best)];
+    const double best_residual = relative(residual(best, ritz_));
+    ritz_size_ = m;
+    result_.eigenvalue = ritz[best];
     result_.radius = size;
     result_.residual = best_residual;
-    result_.condition = condition(best);
-    ritz_ = x;
+    result_.condition = condition(best, ritz_);
 
     if (fixed()) return finish(Status::max_matvecs);
 
     bool settled = best_residual < options_.tol;
     if (has_target_) {
-      settled = settled && std::abs(lambda[std::size_t(best)] - target_) <= options_.tol * std::abs(target_);
+      settled = settled && std::abs(result_.eigenvalue - target_) <= options_.tol * std::abs(target_);
     } else {
-      wide_ = wide_ || (m > kLeading && modulus(lambda, rank[kLeading - 1]) > kRing * size);
+      wide_ = wide_ || (m > kLeading && schur.modulus[rank[kLeading - 1]] > kRing * size);
       for (Index i = 1; settled && i < std::min(leading(), m); ++i)
-        if (lambda[std::size_t(rank[std::size_t(i)])].imag() >= 0)
-          settled = relative(residual(rank[std::size_t(i)])) < std::max(options_.tol, kCompanionTol);
+        if (schur.imaginary[rank[i]] >= 0)
+          settled = relative(residual(rank[i], x)) < std::max(options_.tol, kCompanionTol);
       settled = settled && (complete || m >= leading());
     }
     bool certain = settled && result_.residual * result_.condition < options_.tol;
@@ -290,10 +307,10 @@ class RadiusIteration {
     if (certain && !has_target_ && m < n_) {
       double worst = result_.condition;
       for (Index i = 1; i < std::min(leading(), m); ++i) {
-        const int other = rank[std::size_t(i)];
-        if (lambda[std::size_t(other)].imag() < 0 || modulus(lambda, other) < kNearby * size) continue;
-        schur_.right_vector(other, x.data());
-        worst = std::max(worst, condition(other));
+        const int other = rank[i];
+        if (schur.imaginary[other] < 0 || schur.modulus[other] < kNearby * size) continue;
+        linear_.schur->right_vector(schur, other, x);
+        worst = std::max(worst, condition(other, x));
       }
       certain = relative(floor) * worst * worst < 1;
       if (certain && worst > kDoubtful && first_radius_ < 0 &&
@@ -312,81 +329,75 @@ class RadiusIteration {
         result_.num_matvecs + kGrowthSteps + kNormSteps <= options_.max_matvecs) {
       growth_done_ = true;
       std::copy_n(basis(0), n_, power_.data());
-      resume_ = {m, rank};
+      paused_order_ = m;
       growth_ = 0;
       step_ = 0;
       phase_ = Phase::growth;
       return;
     }
-    restart(m, rank);
+    restart(m, ritz);
   }
 
-  static double modulus(const std::vector<Complex>& lambda, int i) { return std::abs(lambda[std::size_t(i)]); }
-
   // Keeps an orthonormal basis of the invariant subspace of H that the first Ritz values span.
-  void restart(Index m, const std::vector<int>& rank) {
+  void restart(Index m, const RitzValues& ritz) {
     const Index wanted = std::min<Index>(wide_ ? kWideKeep : kKeep, m - 2);
-    std::vector<std::vector<double>> kept;
-    std::vector<Complex> x(static_cast<std::size_t>(m));
-    for (Index i = 0; i < m && Index(kept.size()) < wanted; ++i) {
-      const int index = rank[std::size_t(i)];
-      const double imaginary = schur_.eigenvalues[std::size_t(index)].imag();
+    double kept[kWideKeep + 1][kWideOrder];
+    Index p = 0;
+    SchurVector x;
+    for (Index i = 0; i < m && p < wanted; ++i) {
+      const int index = ritz.rank[i];
+      const double imaginary = ritz.schur.imaginary[index];
       if (imaginary < 0) continue;  // its pair spans the same plane
-      schur_.right_vector(index, x.data());
-      for (int part = 0; part < (imaginary > 0 ? 2 : 1); ++part) {
-        std::vector<double> z(static_cast<std::size_t>(m));
-        for (Index r = 0; r < m; ++r) z[std::size_t(r)] = part ? x[std::size_t(r)].imag() : x[std::size_t(r)].real();
-        add_orthonormal(z, kept);
-      }
+      linear_.schur->right_vector(ritz.schur, index, x);
+      p += add_orthonormal(m, x.real, p, kept);
+      if (imaginary > 0) p += add_orthonormal(m, x.imaginary, p, kept);
     }
-    const Index p = Index(kept.size());
     for (Index i = 0; i < p; ++i) {
       T* target = rotated_.data() + i * n_;
       std::fill(target, target + n_, T(0));
-      for (Index j = 0; j < m; ++j) linear_.axpy(n_, T(kept[std::size_t(i)][std::size_t(j)]), basis(j), target);
+      for (Index j = 0; j < m; ++j) linear_.axpy(n_, T(kept[i][j]), basis(j), target);
     }
     std::copy_n(basis(m), n_, rotated_.data() + p * n_);
     std::copy_n(rotated_.data(), (p + 1) * n_, basis_.data());
-    // S = Z' H Z, and f's row in the new coordinates: beta times the last row of Z.
-    std::vector<double> hz(static_cast<std::size_t>(m));
-    std::vector<double> projected(static_cast<std::size_t>(p * p));
-    for (Index j = 0; j < p; ++j) {
-      for (Index r = 0; r < m; ++r) {
-        hz[std::size_t(r)] = 0;
-        for (Index c = 0; c < m; ++c) hz[std::size_t(r)] += h(r, c) * kept[std::size_t(j)][std::size_t(c)];
-      }
-      for (Index i = 0; i < p; ++i) {
-        double sum = 0;
-        for (Index r = 0; r < m; ++r) sum += kept[std::size_t(i)][std::size_t(r)] * hz[std::size_t(r)];
-        projected[std::size_t(i * p + j)] = sum;
-      }
+    // S = Z' H Z, and f's row in the new coordinates: beta times the last row of Z. Sums run along rows.
+    double projected[kWideKeep + 1][kWideKeep + 1] = {};
+    for (Index i = 0; i < p; ++i) {
+      double zh[kWideOrder] = {};
+      for (Index r = 0; r < m; ++r)
+        for (Index c = 0; c < m; ++c) zh[c] += kept[i][r] * h(r, c);
+      for (Index j = 0; j < p; ++j) projected[i][j] = inner(m, zh, kept[j]);
     }
-    std::fill(h_.begin(), h_.end(), 0.0);
-    for (Index i = 0; i < p; ++i)
-      for (Index j = 0; j < p; ++j) h(i, j) = projected[std::size_t(i * p + j)];
-    for (Index j = 0; j < p; ++j) h(p, j) = beta_ * kept[std::size_t(j)][std::size_t(m - 1)];
+    for (Index i = 0; i < p; ++i) std::copy_n(projected[i], p, h_row(i));
+    for (Index j = 0; j < p; ++j) h(p, j) = beta_ * kept[j][m - 1];
     step_ = p;
     phase_ = Phase::arnoldi;
   }
 
-  static void add_orthonormal(std::vector<double>& z, std::vector<std::vector<double>>& kept) {
-    const auto length = [&] {
-      double sum = 0;
-      for (const double v : z) sum += v * v;
-      return std::sqrt(sum);
-    };
-    const double before = length();
-    if (before == 0) return;
+  // Four chains hide the latency of an addition.
+  static double inner(Index m, const double* x, const double* y) {
+    double sum[4] = {};
+    Index i = 0;
+    for (; i + 4 <= m; i += 4)
+      for (int c = 0; c < 4; ++c) sum[c] += x[i + c] * y[i + c];
+    for (; i < m; ++i) sum[0] += x[i] * y[i];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  }
+
+  // Appends what is new in z to the p vectors that are kept; returns how many that are, 0 or 1.
+  static Index add_orthonormal(Index m, const double* z, Index p, double (*kept)[kWideOrder]) {
+    double* const fresh = kept[p];
+    std::copy_n(z, m, fresh);
+    const double before = std::sqrt(inner(m, fresh, fresh));
+    if (before == 0) return 0;
     for (int pass = 0; pass < 2; ++pass)
-      for (const std::vector<double>& other : kept) {
-        double overlap = 0;
-        for (std::size_t i = 0; i < z.size(); ++i) overlap += z[i] * other[i];
-        for (std::size_t i = 0; i < z.size(); ++i) z[i] -= overlap * other[i];
+      for (Index k = 0; k < p; ++k) {
+        const double overlap = inner(m, fresh, kept[k]);
+        for (Index i = 0; i < m; ++i) fresh[i] -= overlap * kept[k][i];
       }
-    const double after = length();
-    if (after < 1e-6 * before) return;  // near-defective: the direction is already kept
-    for (double& v : z) v /= after;
-    kept.push_back(z);
+    const double after = std::sqrt(inner(m, fresh, fresh));
+    if (after < 1e-6 * before) return 0;  // near-defective: the direction is already kept
+    for (Index i = 0; i < m; ++i) fresh[i] /= after;
+    return 1;
   }
 
   // An orthogonal Jacobian has no leading eigenvalue to settle on, but its growth is its radius: where the largest
@@ -416,7 +427,7 @@ class RadiusIteration {
     }
     const double excess = length / growth_ - 1;  // |J' u| bounds the largest singular value from below
     if (std::abs(excess) <= options_.tol) {
-      ritz_.clear();
+      ritz_size_ = 0;
       result_.radius = growth_;
       result_.residual = std::abs(excess);
       result_.condition = 1;
@@ -428,21 +439,19 @@ class RadiusIteration {
 
   void resume() {
     if (out_of_budget()) return finish(Status::max_matvecs);
-    restart(resume_.m, resume_.rank);
+    RitzValues ritz;  // once more: H is as it was
+    if (!find_ritz_values(paused_order_, ritz)) return finish(Status::breakdown);
+    restart(paused_order_, ritz);
   }
-
-  struct Paused {
-    Index m = 0;
-    std::vector<int> rank;
-  };
 
   const LinearKernels<T>& linear_;
   Index n_;
   RadiusOptions options_;
   std::vector<T> basis_, rotated_, power_, output_;
   std::vector<double> h_;
-  std::vector<Complex> ritz_;
-  RealSchur schur_;
+  Index h_row_ = 0;
+  SchurVector ritz_;  // of the result, in the coordinates of the basis
+  Index ritz_size_ = 0;
   RadiusResult result_;
   Phase phase_ = Phase::done;
   Complex target_;
@@ -453,7 +462,7 @@ class RadiusIteration {
   int zeros_ = 0, closes_ = 0;
   double beta_ = 0, scale_ = 0, growth_ = 0;
   double first_radius_ = -1;  // what the first start found where it was doubtful; negative: nothing
-  Paused resume_;
+  Index paused_order_ = 0;
 };
 
 }  // namespace lsc

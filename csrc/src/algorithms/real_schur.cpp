@@ -1,254 +1,440 @@
+// The real Schur form for one instruction set; CMake compiles this file once for each.
+//
+// A chain of reflectors, each of which waits for the one before: its latency is the time. So a step first brings up to
+// date what the next reflector is made from, and leaves the rest to be done beside it. Rows are updated in aligned
+// blocks, and the few columns at the bulge one by one: a block that reads what was just written in parts would stall.
 #include "algorithms/real_schur.h"
 
-#include <algorithm>
-#include <cmath>
-#include <limits>
+#include <cstddef>
 
 namespace lsc {
+inline namespace LSC_ISA {
 namespace {
 
-constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
+constexpr int kRow = RealSchur::kRow;
+#if defined(__AVX__)
+constexpr int kBlock = 4;
+#else
+constexpr int kBlock = 2;
+#endif
+constexpr double kEpsilon = 0x1p-52;
+// Entries are near 1: what is below this is zero, and its square is not.
+constexpr double kTiny = 1e-70;
 
-// A reflector I - beta w w' with w[0] = 1 that maps x [3 or 2] to a multiple of e_1.
+typedef double Block __attribute__((vector_size(kBlock * sizeof(double)), aligned(kBlock * sizeof(double)), may_alias));
+
+Block& block(double* p) { return *reinterpret_cast<Block*>(p); }
+const Block& block(const double* p) { return *reinterpret_cast<const Block*>(p); }
+double total(const Block& b) {
+  double sum = b[0] + b[1];
+  for (int l = 2; l < kBlock; l += 2) sum += b[l] + b[l + 1];
+  return sum;
+}
+
+// Four numbers in blocks.
+constexpr int kPerFour = 4 / kBlock;
+struct Four {
+  Block part[kPerFour];
+};
+Four four(double a, double b, double c, double d) {
+#if defined(__AVX__)
+  return {{Block{a, b, c, d}}};
+#else
+  return {{Block{a, b}, Block{c, d}}};
+#endif
+}
+
+double magnitude(double x) { return __builtin_fabs(x); }
+double root(double x) { return __builtin_sqrt(x); }
+double larger(double x, double y) { return x > y ? x : y; }
+constexpr int round_up(int i) { return (i + kBlock - 1) / kBlock * kBlock; }
+
+// I - g u u' maps x to `image` e_1.
 struct Reflector {
-  double w[3] = {1, 0, 0};
-  double beta = 0;
-
-  Reflector(const double* x, int size) {
-    double tail = 0;
-    for (int i = 1; i < size; ++i) tail += x[i] * x[i];
-    if (tail == 0) return;
-    const double length = std::sqrt(x[0] * x[0] + tail);
-    const double head = x[0] <= 0 ? x[0] - length : -tail / (x[0] + length);
-    beta = 2 * head * head / (tail + head * head);
-    for (int i = 1; i < size; ++i) w[i] = x[i] / head;
-  }
+  double u[3], g, image;
 };
 
-bool finite(const std::vector<double>& values) {
-  return std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); });
+Reflector reflector(double x0, double x1, double x2) {
+  const double square = x0 * x0 + (x1 * x1 + x2 * x2);
+  if (square < kTiny * kTiny * kTiny * kTiny) return {{0, 0, 0}, 0, 0};
+  const double length = root(square), signed_length = __builtin_copysign(length, x0);
+  return {{x0 + signed_length, x1, x2}, 1 / (square + magnitude(x0) * length), -signed_length};
 }
 
-// x with (T - lambda I) x = 0 for upper quasi-triangular T; `last` is the bottom row of lambda's diagonal block.
-void back_substitute(int m, const double* T, Complex lambda, int last, Complex* x) {
-  const auto t = [&](int i, int j) { return T[i * m + j]; };
-  double norm = 0;
-  for (int i = 0; i < m * m; ++i) norm = std::max(norm, std::abs(T[i]));
-  const double small = std::max(kEpsilon * norm, std::numeric_limits<double>::min());
-  std::fill(x, x + m, Complex(0));
-  int top = last;
-  if (last > 0 && t(last, last - 1) != 0) {
-    top = last - 1;
-    x[last] = t(last, top);
-    x[top] = lambda - t(last, last);
-  } else {
-    x[last] = 1;
-  }
-  for (int i = top - 1; i >= 0; --i) {
-    const bool pair = i > 0 && t(i, i - 1) != 0;
-    Complex low = 0, high = 0;  // -(T x) of rows i and i - 1, from the entries already known
-    for (int j = i + 1; j <= last; ++j) {
-      low -= t(i, j) * x[j];
-      if (pair) high -= t(i - 1, j) * x[j];
-    }
-    if (!pair) {
-      Complex pivot = t(i, i) - lambda;
-      if (std::abs(pivot) < small) pivot = small;  // a repeated eigenvalue: the limit of a small perturbation
-      x[i] = low / pivot;
-    } else {
-      const Complex a = t(i - 1, i - 1) - lambda, d = t(i, i) - lambda;
-      const double b = t(i - 1, i), c = t(i, i - 1);
-      Complex determinant = a * d - b * c;
-      if (std::abs(determinant) < small * small) determinant = small * small;
-      x[i - 1] = (d * high - b * low) / determinant;
-      x[i] = (a * low - c * high) / determinant;
-      --i;
-    }
-    double largest = 0;
-    for (int j = std::max(i, 0); j <= last; ++j) largest = std::max(largest, std::abs(x[j]));
-    if (largest > 1e100)
-      for (int j = std::max(i, 0); j <= last; ++j) x[j] /= largest;
-  }
+// (a, b, c) <- (a, b, c) - g u u' (a, b, c)
+template <class Number>
+inline __attribute__((always_inline)) void reflect(const Reflector& q, Number& a, Number& b, Number& c) {
+  const Number sum = q.g * (q.u[0] * a + q.u[1] * b + q.u[2] * c);
+  a -= sum * q.u[0];
+  b -= sum * q.u[1];
+  c -= sum * q.u[2];
 }
 
-void normalise(int m, Complex* x) {
-  double largest = 0, sum = 0;
-  for (int i = 0; i < m; ++i) largest = std::max(largest, std::abs(x[i]));
-  if (largest == 0) return;
-  for (int i = 0; i < m; ++i) sum += std::norm(x[i] / largest);
-  const double scale = 1 / (largest * std::sqrt(sum));
-  for (int i = 0; i < m; ++i) x[i] *= scale;
+void reflect_rows(const Reflector& q, double* row, int begin, int end) {
+  for (int j = begin; j < end; j += kBlock)
+    reflect(q, block(row + j), block(row + kRow + j), block(row + 2 * kRow + j));
 }
 
-}  // namespace
-
-bool RealSchur::factor(int size, const double* A) {
-  m = size;
-  T.assign(A, A + std::size_t(m * m));
-  eigenvalues.assign(std::size_t(m), Complex(0));
-  Z.assign(std::size_t(m * m), 0.0);
-  for (int i = 0; i < m; ++i) Z[std::size_t(i * m + i)] = 1;
-  if (!finite(T)) return false;
-  to_hessenberg();
-  if (!to_quasi_triangular() || !finite(T)) return false;
-  for (int i = 0; i < m; ++i) {
-    const auto t = [&](int r, int c) { return T[std::size_t(r * m + c)]; };
-    if (i + 1 < m && t(i + 1, i) != 0) {
-      const double half = (t(i, i) - t(i + 1, i + 1)) / 2, mean = (t(i, i) + t(i + 1, i + 1)) / 2;
-      const double imaginary = std::sqrt(std::max(0.0, -(half * half + t(i, i + 1) * t(i + 1, i))));
-      eigenvalues[std::size_t(i)] = {mean, imaginary};
-      eigenvalues[std::size_t(i + 1)] = {mean, -imaginary};
-      ++i;
-    } else {
-      eigenvalues[std::size_t(i)] = t(i, i);
+// q on columns 0 .. 2, then r on columns 1 .. 3, of the rows up to and with `last`: as the product of both, row i of it
+// e_i - q.u_i a - r.u_i b. Inlined, so that a reflector stays in registers: copied, it would be read as a block.
+inline __attribute__((always_inline)) void reflect_columns(const Reflector& q, const Reflector& r, double* row,
+                                                           const double* last) {
+  const double overlap = q.g * r.g * (q.u[1] * r.u[0] + q.u[2] * r.u[1]);
+  const Four u = four(q.u[0], q.u[1], q.u[2], 0), v = four(0, r.u[0], r.u[1], r.u[2]);
+  Four p[4] = {four(1, 0, 0, 0), four(0, 1, 0, 0), four(0, 0, 1, 0), four(0, 0, 0, 1)};
+  for (int l = 0; l < kPerFour; ++l) {
+    const Block a = q.g * u.part[l] - overlap * v.part[l], b = r.g * v.part[l];
+    for (int i = 0; i < 3; ++i) {
+      p[i].part[l] -= q.u[i] * a;
+      p[i + 1].part[l] -= r.u[i] * b;
     }
   }
-  return true;
+  for (; row <= last; row += kRow) {
+    const double x[4] = {row[0], row[1], row[2], row[3]};
+    for (int l = 0; l < kPerFour; ++l) {
+      const Block sum = (x[0] * p[0].part[l] + x[1] * p[1].part[l]) + (x[2] * p[2].part[l] + x[3] * p[3].part[l]);
+      __builtin_memcpy(row + l * kBlock, &sum, sizeof sum);
+    }
+  }
 }
 
-void RealSchur::to_hessenberg() {
-  std::vector<double> w(static_cast<std::size_t>(m));
+// Largest |entry|; what pads a row is 0.
+double largest(const RealSchur& schur) {
+  Block sizes = {};
+  for (int i = 0; i < schur.m; ++i)
+    for (int j = 0; j < schur.m; j += kBlock) {
+      const Block& entries = block(schur.TZ + i * kRow + j);
+      const Block size = entries < 0 ? -entries : entries;
+      sizes = size > sizes ? size : sizes;
+    }
+  double size = 0;
+  for (int l = 0; l < kBlock; ++l) size = larger(size, sizes[l]);
+  return size;
+}
+
+void to_hessenberg(RealSchur& schur) {
+  const int m = schur.m, width = schur.width;
+  double* T = schur.TZ;
+  alignas(64) double w[RealSchur::kLargest];
   for (int k = 0; k + 2 < m; ++k) {
     double tail = 0;
-    for (int i = k + 2; i < m; ++i) tail += T[std::size_t(i * m + k)] * T[std::size_t(i * m + k)];
-    if (tail == 0) continue;
-    const double first = T[std::size_t((k + 1) * m + k)], length = std::sqrt(first * first + tail);
-    const double head = first <= 0 ? first - length : -tail / (first + length);
-    const double beta = 2 * head * head / (tail + head * head);
-    for (int i = k + 1; i < m; ++i) w[std::size_t(i)] = i == k + 1 ? 1 : T[std::size_t(i * m + k)] / head;
-    // T <- Q T Q, Z <- Z Q with Q = I - beta w w' on rows and columns k + 1 .. m - 1.
-    std::vector<double> sum(static_cast<std::size_t>(m), 0.0);
-    for (int i = k + 1; i < m; ++i)
-      for (int j = k; j < m; ++j) sum[std::size_t(j)] += w[std::size_t(i)] * T[std::size_t(i * m + j)];
-    for (int i = k + 1; i < m; ++i)
-      for (int j = k; j < m; ++j) T[std::size_t(i * m + j)] -= beta * w[std::size_t(i)] * sum[std::size_t(j)];
-    for (std::vector<double>* matrix : {&T, &Z})
-      for (int i = 0; i < m; ++i) {
-        double* row = matrix->data() + i * m;
-        double s = 0;
-        for (int j = k + 1; j < m; ++j) s += row[j] * w[std::size_t(j)];
-        for (int j = k + 1; j < m; ++j) row[j] -= beta * s * w[std::size_t(j)];
+    int end = k + 2;  // of the reflector, w [k + 1, end)
+    for (int i = k + 2; i < m; ++i) {
+      const double x = T[i * kRow + k];
+      if (x == 0) continue;
+      tail += x * x;
+      end = i + 1;
+    }
+    if (end == k + 2) continue;
+    const double first = T[(k + 1) * kRow + k], square = first * first + tail;
+    double image = 0;
+    if (square >= kTiny * kTiny * kTiny * kTiny) {
+      const double length = root(square), g = 1 / (square + magnitude(first) * length);
+      image = first < 0 ? length : -length;
+      for (int j = 0; j < width; ++j) w[j] = j > k && j < end ? T[j * kRow + k] : 0;
+      w[k + 1] = first - image;
+      // T <- Q T Q, Z <- Z Q with Q = I - g w w'.
+      for (int j = k / kBlock * kBlock; j < 2 * width; j += kBlock) {
+        Block s = {};
+        for (int i = k + 1; i < end; ++i) s += w[i] * block(T + i * kRow + j);
+        s *= g;
+        for (int i = k + 1; i < end; ++i) block(T + i * kRow + j) -= w[i] * s;
       }
-    for (int i = k + 2; i < m; ++i) T[std::size_t(i * m + k)] = 0;
+      for (int i = 0; i < m; ++i) {
+        double* row = T + i * kRow;
+        Block s = {};
+        for (int j = (k + 1) / kBlock * kBlock; j < end; j += kBlock) s += block(w + j) * block(row + j);
+        const double all = g * total(s);
+        for (int j = (k + 1) / kBlock * kBlock; j < end; j += kBlock) block(row + j) -= all * block(w + j);
+      }
+    }
+    T[(k + 1) * kRow + k] = image;
+    for (int i = k + 2; i < end; ++i) T[i * kRow + k] = 0;
   }
 }
 
-bool RealSchur::to_quasi_triangular() {
-  const auto t = [&](int i, int j) -> double& { return T[std::size_t(i * m + j)]; };
-  int high = m - 1, iterations = 0;
+// Rotates the 2 x 2 block at `row` to triangular form where its eigenvalues are real.
+void split_real_pair(RealSchur& schur, int row) {
+  double* T = schur.TZ;
+  double* at = T + row * kRow + row;
+  const double a = at[0], b = at[1], c = at[kRow], d = at[kRow + 1];
+  const double half = (a - d) / 2, discriminant = half * half + b * c;
+  if (discriminant < 0) return;
+  const double shift = half + __builtin_copysign(root(discriminant), half);  // lambda - d
+  const double length = root(shift * shift + c * c);
+  if (length == 0) return;
+  const double cosine = shift / length, sine = c / length;  // (lambda - d, c) is the eigenvector
+  const auto rotate = [&](auto& x, auto& y) {
+    const auto before = x;
+    x = cosine * x + sine * y;
+    y = cosine * y - sine * before;
+  };
+  for (int j = row / kBlock * kBlock; j < 2 * schur.width; j += kBlock)
+    rotate(block(T + row * kRow + j), block(T + (row + 1) * kRow + j));
+  for (int i = 0; i <= row + 1; ++i) rotate(T[i * kRow + row], T[i * kRow + row + 1]);
+  at[kRow] = 0;
+}
+
+// One implicit double-shift step on rows low .. high; x is the first column of the shifted square. The last reflector
+// is of two rows only; its third element is 0 and leaves row and column high + 1 as they are.
+void chase(RealSchur& schur, int low, int high, double x0, double x1, double x2) {
+  double* T = schur.TZ;
+  const int end = 2 * schur.width;
+  Reflector q = reflector(x0, x1, x2), before = q;
+  for (int k = low; k < high; ++k) {
+    double* corner = T + k * kRow + k;
+    if (k > low) {
+      corner[-1] = q.image;
+      corner[kRow - 1] = corner[2 * kRow - 1] = 0;
+    }
+    for (int j = 0; j < 3; ++j) reflect(q, corner[j], corner[kRow + j], corner[2 * kRow + j]);
+    for (int i = 1; i <= 3; ++i) reflect(q, corner[i * kRow], corner[i * kRow + 1], corner[i * kRow + 2]);
+    const Reflector next = reflector(corner[kRow], corner[2 * kRow], k + 3 <= high ? corner[3 * kRow] : 0);
+    const int aligned = round_up(k + 3);
+    for (int j = 3; j < aligned - k; ++j) reflect(q, corner[j], corner[kRow + j], corner[2 * kRow + j]);
+    reflect_rows(q, T + k * kRow, aligned, end);
+    // The rows above wait for the second reflector of a pair, but for the one that only the second reaches.
+    if ((k - low) % 2 == 1) {
+      reflect(q, corner[0], corner[1], corner[2]);
+      reflect_columns(before, q, T + k - 1, corner - kRow);
+    } else if (k + 1 == high) {
+      reflect_columns(q, {{0, 0, 0}, 0, 0}, T + k, corner);
+    }
+    before = q;
+    q = next;
+  }
+}
+
+bool to_quasi_triangular(RealSchur& schur, double precision) {
+  const auto t = [&](int i, int j) -> double& { return schur.TZ[i * kRow + j]; };
+  int high = schur.m - 1, iterations = 0;
   while (high > 0) {
     int low = high;
     for (; low > 0; --low) {
-      double scale = std::abs(t(low - 1, low - 1)) + std::abs(t(low, low));
-      if (scale == 0) scale = std::abs(t(low - 1, low)) + std::numeric_limits<double>::min();
-      if (std::abs(t(low, low - 1)) <= kEpsilon * scale) {
+      const double below = magnitude(t(low, low - 1));
+      if (below <= kTiny || below <= precision * (magnitude(t(low - 1, low - 1)) + magnitude(t(low, low)))) {
         t(low, low - 1) = 0;
         break;
       }
     }
-    if (low == high) {
-      --high;
-      iterations = 0;
-      continue;
-    }
-    if (low == high - 1) {
-      split_real_pair(low);
-      high -= 2;
+    if (low >= high - 1) {
+      if (low < high) split_real_pair(schur, low);
+      high = low - 1;
       iterations = 0;
       continue;
     }
     if (++iterations > 150) return false;  // 60 gave up on 2 of 48,000 random matrices
-    double trace = t(high - 1, high - 1) + t(high, high);
-    double determinant = t(high - 1, high - 1) * t(high, high) - t(high - 1, high) * t(high, high - 1);
+    const double a = t(high - 1, high - 1), b = t(high - 1, high), c = t(high, high - 1), d = t(high, high);
+    double trace = a + d, determinant = a * d - b * c;
+    const double half = (a - d) / 2, discriminant = half * half + b * c;
     if (iterations % 10 == 0) {  // an exceptional shift breaks a cycle
-      const double size = std::abs(t(high, high - 1)) + std::abs(t(high - 1, high - 2));
+      const double size = magnitude(c) + magnitude(t(high - 1, high - 2));
       trace = 1.5 * size;
       determinant = size * size;
+    } else if (discriminant >= 0) {  // of two real shifts, the one near the corner twice
+      const double shift = half == 0 ? d : d - b * c / (half + __builtin_copysign(root(discriminant), half));
+      trace = 2 * shift;
+      determinant = shift * shift;
     }
-    double column[3] = {t(low, low) * (t(low, low) - trace) + determinant + t(low, low + 1) * t(low + 1, low),
-                        t(low + 1, low) * (t(low, low) + t(low + 1, low + 1) - trace),
-                        t(low + 1, low) * t(low + 2, low + 1)};
-    for (int k = low; k < high; ++k) {
-      const int size = k + 2 <= high ? 3 : 2;
-      const Reflector q(column, size);
-      if (q.beta != 0) {
-        for (int j = std::max(k - 1, low); j < m; ++j) {
-          double sum = 0;
-          for (int i = 0; i < size; ++i) sum += q.w[i] * t(k + i, j);
-          for (int i = 0; i < size; ++i) t(k + i, j) -= q.beta * sum * q.w[i];
-        }
-        const int bottom = std::min(k + 3, high);
-        for (int i = 0; i <= bottom; ++i) {
-          double sum = 0;
-          for (int j = 0; j < size; ++j) sum += t(i, k + j) * q.w[j];
-          for (int j = 0; j < size; ++j) t(i, k + j) -= q.beta * sum * q.w[j];
-        }
-        for (int i = 0; i < m; ++i) {
-          double* row = Z.data() + i * m + k;
-          double sum = 0;
-          for (int j = 0; j < size; ++j) sum += row[j] * q.w[j];
-          for (int j = 0; j < size; ++j) row[j] -= q.beta * sum * q.w[j];
-        }
-      }
-      if (k > low)
-        for (int i = 1; i < size; ++i) t(k + i, k - 1) = 0;
-      for (int i = 0; i < 3; ++i) column[i] = k + 1 + i <= high ? t(k + 1 + i, k) : 0;
-    }
+    const double p = t(low, low), q = t(low + 1, low + 1), below = t(low + 1, low);
+    chase(schur, low, high, p * (p - trace) + determinant + t(low, low + 1) * below, below * (p + q - trace),
+          below * t(low + 2, low + 1));
   }
   return true;
 }
 
-// Rotates the 2 x 2 block at `row` to triangular form where its eigenvalues are real.
-void RealSchur::split_real_pair(int row) {
-  const auto t = [&](int i, int j) -> double& { return T[std::size_t(i * m + j)]; };
-  const double a = t(row, row), b = t(row, row + 1), c = t(row + 1, row), d = t(row + 1, row + 1);
-  const double half = (a - d) / 2, discriminant = half * half + b * c;
-  if (discriminant < 0) return;
-  const double root = half >= 0 ? half + std::sqrt(discriminant) : half - std::sqrt(discriminant);  // lambda - d
-  const double length = std::hypot(root, c);
-  if (length == 0) return;
-  const double cosine = root / length, sine = c / length;  // (lambda - d, c) is the eigenvector
-  for (int j = 0; j < m; ++j) {
-    const double x = t(row, j), y = t(row + 1, j);
-    t(row, j) = cosine * x + sine * y;
-    t(row + 1, j) = cosine * y - sine * x;
+bool factor(int m, const double* A, int row, double precision, RealSchur& schur) {
+  schur.m = m;
+  const int width = schur.width = round_up(m);
+  for (int i = 0; i < m + 3; ++i)
+    for (int j = 0; j < 2 * width; j += kBlock) block(schur.TZ + i * kRow + j) = Block{};
+  for (int i = 0; i < m; ++i) {
+    __builtin_memcpy(schur.TZ + i * kRow, A + i * row, std::size_t(m) * sizeof(double));
+    schur.TZ[i * kRow + width + i] = 1;
   }
-  for (std::vector<double>* matrix : {&T, &Z})
-    for (int i = 0; i < m; ++i) {
-      double* entry = matrix->data() + i * m + row;
-      const double x = entry[0], y = entry[1];
-      entry[0] = cosine * x + sine * y;
-      entry[1] = cosine * y - sine * x;
+  const double size = largest(schur);
+  // 2^exponent <= size < 2^(exponent + 1), so far as both scales are normal numbers.
+  int exponent = size == 0 ? 0 : __builtin_ilogb(size);
+  exponent = exponent < -1000 ? -1000 : exponent > 1000 ? 1000 : exponent;
+  schur.scale = __builtin_ldexp(1.0, exponent);
+  const double inverse = __builtin_ldexp(1.0, -exponent);
+  Block squares = {};
+  for (int i = 0; i < m; ++i)
+    for (int j = 0; j < width; j += kBlock) {
+      Block& entries = block(schur.TZ + i * kRow + j);
+      entries *= inverse;
+      squares += entries * entries;
     }
-  t(row + 1, row) = 0;
-}
-
-void RealSchur::right_vector(int i, Complex* x) const {
-  const int last = eigenvalues[std::size_t(i)].imag() > 0 ? i + 1 : i;
-  std::vector<Complex> local(static_cast<std::size_t>(m));
-  back_substitute(m, T.data(), eigenvalues[std::size_t(i)], last, local.data());
-  for (int r = 0; r < m; ++r) {
-    Complex sum = 0;
-    for (int c = 0; c <= last; ++c) sum += Z[std::size_t(r * m + c)] * local[std::size_t(c)];
-    x[r] = sum;
+  if (!(total(squares) < 1 / kTiny)) return false;  // not finite
+  schur.frobenius = root(total(squares)) * schur.scale;
+  to_hessenberg(schur);
+  if (!to_quasi_triangular(schur, precision)) return false;
+  schur.size = largest(schur);
+  for (int i = 0; i < m; ++i) {
+    const double* at = schur.TZ + i * kRow + i;
+    if (i + 1 == m || at[kRow] == 0) {
+      schur.real[i] = at[0] * schur.scale;
+      schur.imaginary[i] = 0;
+      schur.modulus[i] = magnitude(schur.real[i]);
+      continue;
+    }
+    const double half = (at[0] - at[kRow + 1]) / 2, mean = (at[0] + at[kRow + 1]) / 2;
+    const double square = larger(0, -(half * half + at[1] * at[kRow]));
+    schur.real[i] = schur.real[i + 1] = mean * schur.scale;
+    schur.imaginary[i] = root(square) * schur.scale;
+    schur.imaginary[i + 1] = -schur.imaginary[i];
+    schur.modulus[i] = schur.modulus[i + 1] = root(mean * mean + square) * schur.scale;
+    ++i;
   }
-  normalise(m, x);
+  return true;
 }
 
-void RealSchur::left_vector(int i, Complex* y) const {
-  // The transpose, read from its far corner, is upper quasi-triangular again.
-  std::vector<double> flipped(static_cast<std::size_t>(m * m));
-  for (int r = 0; r < m; ++r)
-    for (int c = 0; c < m; ++c) flipped[std::size_t(r * m + c)] = T[std::size_t((m - 1 - c) * m + (m - 1 - r))];
-  const int first = eigenvalues[std::size_t(i)].imag() < 0 ? i - 1 : i;
-  std::vector<Complex> local(static_cast<std::size_t>(m));
-  back_substitute(m, flipped.data(), eigenvalues[std::size_t(i)], m - 1 - first, local.data());
-  for (int r = 0; r < m; ++r) {
-    Complex sum = 0;
-    for (int c = first; c < m; ++c) sum += Z[std::size_t(r * m + c)] * local[std::size_t(m - 1 - c)];
-    y[r] = sum;
+struct Number {
+  double real, imaginary;
+};
+Number operator-(const Number& a, const Number& b) { return {a.real - b.real, a.imaginary - b.imaginary}; }
+Number operator*(const Number& a, const Number& b) {
+  return {a.real * b.real - a.imaginary * b.imaginary, a.real * b.imaginary + a.imaginary * b.real};
+}
+double square(const Number& a) { return a.real * a.real + a.imaginary * a.imaginary; }
+// Where b is as good as 0, a repeated eigenvalue, the limit of a small perturbation.
+Number divide(const Number& a, Number b, double small) {
+  if (square(b) < small * small) b = {small, 0};
+  const double inverse = 1 / square(b);
+  return {(a.real * b.real + a.imaginary * b.imaginary) * inverse,
+          (a.imaginary * b.real - a.real * b.imaginary) * inverse};
+}
+
+// A vector x in the making: solves (T - lambda I) x = 0, or its transpose, one diagonal block at a time.
+struct Substitution {
+  const RealSchur& schur;
+  Number lambda;
+  double small;
+  SchurVector x, right;  // right: what is known of the right sides
+
+  Substitution(const RealSchur& of, int i)
+      : schur(of), lambda{of.real[i] / of.scale, of.imaginary[i] / of.scale}, small(larger(kEpsilon * of.size, kTiny)) {
+    for (int j = 0; j < of.width; ++j) x.real[j] = x.imaginary[j] = right.real[j] = right.imaginary[j] = 0;
   }
-  normalise(m, y);
+
+  double t(int i, int j) const { return schur.t(i, j); }
+  bool pair(int i) const { return i >= 0 && i + 1 < schur.m && t(i + 1, i) != 0; }  // a 2 x 2 block at i
+  Number pivot(int i) const { return Number{t(i, i), 0} - lambda; }
+  void set(int i, const Number& value) {
+    x.real[i] = value.real;
+    x.imaginary[i] = value.imaginary;
+  }
+  void keep_small(int i) {
+    if (square({x.real[i], x.imaginary[i]}) < 1e200) return;
+    double* const parts[] = {x.real, x.imaginary, right.real, right.imaginary};
+    for (double* part : parts)
+      for (int j = 0; j < schur.width; ++j) part[j] *= 1e-100;
+  }
+
+  void solve(int i) {
+    set(i, divide({right.real[i], right.imaginary[i]}, pivot(i), small));
+    keep_small(i);
+  }
+  // Of the 2 x 2 block at i, whose off-diagonal elements are b and c.
+  void solve_pair(int i, double b, double c) {
+    const Number p = pivot(i), q = pivot(i + 1), determinant = p * q - Number{b * c, 0};
+    const Number first = {right.real[i], right.imaginary[i]}, second = {right.real[i + 1], right.imaginary[i + 1]};
+    set(i, divide(q * first - Number{b, 0} * second, determinant, small * small));
+    set(i + 1, divide(p * second - Number{c, 0} * first, determinant, small * small));
+    keep_small(i);
+    keep_small(i + 1);
+  }
+
+  // result = Z x, of unit length.
+  void expand(int begin, int end, SchurVector& result) const {
+    double squares = 0;
+    for (int j = begin; j < end; ++j) squares += square({x.real[j], x.imaginary[j]});
+    const double inverse = squares > 0 ? 1 / root(squares) : 0;
+    for (int j = 0; j < schur.width; j += kBlock) {
+      Block real = {}, imaginary = {};
+      for (int c = begin; c < end; ++c) {
+        const Block& z = block(schur.TZ + c * kRow + schur.width + j);
+        real += x.real[c] * z;
+        imaginary += x.imaginary[c] * z;
+      }
+      block(result.real + j) = real * inverse;
+      block(result.imaginary + j) = imaginary * inverse;
+    }
+  }
+};
+
+// From the bottom up.
+void right_vector(const RealSchur& schur, int i, SchurVector& result) {
+  Substitution s(schur, i);
+  const int last = s.pair(i) ? i + 1 : i;
+  const auto find_right_side = [&](int row) {
+    Block real = {}, imaginary = {};
+    for (int j = row / kBlock * kBlock; j <= last; j += kBlock) {
+      const Block& t = block(schur.TZ + row * kRow + j);
+      real -= t * block(s.x.real + j);
+      imaginary -= t * block(s.x.imaginary + j);
+    }
+    s.right.real[row] = total(real);
+    s.right.imaginary[row] = total(imaginary);
+  };
+  int row = last - 1;
+  if (s.pair(row)) {
+    s.set(last, {s.t(last, row), 0});
+    s.set(row, s.lambda - Number{s.t(last, last), 0});
+    --row;
+  } else {
+    s.set(last, {1, 0});
+  }
+  for (; row >= 0; --row) {
+    find_right_side(row);
+    if (s.pair(row - 1)) {
+      find_right_side(--row);
+      s.solve_pair(row, s.t(row, row + 1), s.t(row + 1, row));
+    } else {
+      s.solve(row);
+    }
+  }
+  s.expand(0, last + 1, result);
 }
 
+// From the top down; what is known of y' T is subtracted from all right sides below at once.
+void left_vector(const RealSchur& schur, int i, SchurVector& result) {
+  Substitution s(schur, i);
+  const auto subtract = [&](int row) {
+    const double real = s.x.real[row], imaginary = s.x.imaginary[row];
+    for (int j = row / kBlock * kBlock; j < schur.width; j += kBlock) {
+      const Block& t = block(schur.TZ + row * kRow + j);
+      block(s.right.real + j) -= real * t;
+      block(s.right.imaginary + j) -= imaginary * t;
+    }
+  };
+  const int first = s.pair(i - 1) ? i - 1 : i;
+  int row = first;
+  if (s.pair(row)) {
+    s.set(row, {s.t(row + 1, row), 0});
+    s.set(row + 1, s.lambda - Number{s.t(row, row), 0});
+    subtract(row++);
+  } else {
+    s.set(row, {1, 0});
+  }
+  for (subtract(row++); row < schur.m; subtract(row++)) {
+    if (s.pair(row)) {
+      s.solve_pair(row, s.t(row + 1, row), s.t(row, row + 1));
+      subtract(row++);
+    } else {
+      s.solve(row);
+    }
+  }
+  s.expand(first, schur.m, result);
+}
+
+constexpr SchurKernels kTable = {factor, right_vector, left_vector};
+
+}  // namespace
+}  // namespace LSC_ISA
+
+namespace cpu::LSC_ISA {
+extern const SchurKernels schur;
+constexpr SchurKernels schur = kTable;
+}  // namespace cpu::LSC_ISA
 }  // namespace lsc

@@ -8,6 +8,11 @@
 #include "cpu/vector.h"
 
 namespace lsc {
+
+namespace cpu::LSC_ISA {
+extern const SchurKernels schur;
+}
+
 inline namespace LSC_ISA {
 namespace {
 
@@ -178,20 +183,55 @@ void multiply(Index m, Index n, Index k, const T* a, Index a_row, Index a_column
     }
 }
 
-template <class T>
-T dot(Index n, const T* x, const T* y) {
+// Lanes [at, at + count), added up as a tree.
+template <int count, class Vector>
+auto sum_lanes(const Vector& v, int at = 0) {
+  if constexpr (count == 1)
+    return v[at];
+  else
+    return sum_lanes<count / 2>(v, at) + sum_lanes<count / 2>(v, at + count / 2);
+}
+
+// w += alpha v, and then the inner product of x and w; x may be w.
+template <class T, bool update>
+T update_and_dot(Index n, T alpha, const T* v, T* w, const T* x) {
   using Vector = typename VectorOf<T>::type;
   constexpr int lanes = VectorOf<T>::kLanes, chains = 4;
   Vector sum[chains] = {};
+  const auto add = [&](Index i, int chain) {
+    Vector y = load(w + i);
+    if constexpr (update) {
+      y += alpha * load(v + i);
+      store(w + i, y);
+    }
+    sum[chain] += x == w ? y * y : load(x + i) * y;
+  };
   Index i = 0;
   for (; i + chains * lanes <= n; i += chains * lanes)
-    for (int c = 0; c < chains; ++c) sum[c] += load(x + i + c * lanes) * load(y + i + c * lanes);
-  for (; i + lanes <= n; i += lanes) sum[0] += load(x + i) * load(y + i);
-  const Vector total = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-  T result = T(0);
-  for (int l = 0; l < lanes; ++l) result += total[l];
-  for (; i < n; ++i) result += x[i] * y[i];
+    for (int c = 0; c < chains; ++c) add(i + c * lanes, c);
+  for (; i + lanes <= n; i += lanes) add(i, 0);
+  T result = sum_lanes<lanes>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  for (; i < n; ++i) {
+    if constexpr (update) w[i] += alpha * v[i];
+    result += x[i] * w[i];
+  }
   return result;
+}
+
+template <class T>
+T dot(Index n, const T* x, const T* y) {
+  return update_and_dot<T, false>(n, T(0), nullptr, const_cast<T*>(y), x);
+}
+
+template <class T>
+T orthogonalise(Index n, Index count, const T* v, T* w, double* coefficients) {
+  if (count == 0) return dot(n, w, w);
+  T overlap = dot(n, v, w);
+  for (Index i = 0; i < count; ++i) {
+    coefficients[i] += double(overlap);
+    overlap = update_and_dot<T, true>(n, -overlap, v + i * n, w, i + 1 < count ? v + (i + 1) * n : w);
+  }
+  return overlap;
 }
 
 template <class T>
@@ -236,8 +276,16 @@ void multiply_add_many(Index n, int count, const T* const* a, const T* const* b,
 }
 
 template <class T>
-constexpr LinearKernels<T> kTable = {kPanel<T>, pack<T>,  multiply<T>,     dot<T>,
-                                     axpy<T>,   scale<T>, multiply_add<T>, multiply_add_many<T>};
+constexpr LinearKernels<T> kTable = {kPanel<T>,
+                                     pack<T>,
+                                     multiply<T>,
+                                     dot<T>,
+                                     orthogonalise<T>,
+                                     axpy<T>,
+                                     scale<T>,
+                                     multiply_add<T>,
+                                     multiply_add_many<T>,
+                                     &cpu::LSC_ISA::schur};
 
 }  // namespace
 }  // namespace LSC_ISA
