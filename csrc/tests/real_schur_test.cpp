@@ -221,6 +221,11 @@ void graded() {
   for (int i = 0; i < 8; ++i)
     for (int j = 0; j < 8; ++j) matrix[std::size_t(8 * i + j)] *= std::pow(10.0, -20 * (i + j));
   eigenvalues(8, matrix);
+  // Beside a 1, four roots of unity too small for any square to show.
+  Matrix roots(25, 0.0);
+  roots[0] = 1;
+  for (int i = 0; i < 4; ++i) roots[std::size_t(5 * (i + 1) + 1 + (i + 3) % 4)] = 1e-100;
+  eigenvalues(5, roots);
 }
 
 void not_finite() {
