@@ -31,9 +31,7 @@ void estimate_radii(const Backend<T>& backend, const Operator<T>& jacobian, cons
   constexpr Index kWide = 1024;
   const bool concurrent = jacobian.concurrent();
   const int threads = concurrent ? backend.threads : 1;
-  // Tiles of equal width: the last one of a worker is as full as the others.
-  const Index share = (count + threads - 1) / threads, tiles = (share + kTile - 1) / kTile;
-  const Index width = count == 0 ? 0 : concurrent ? (share + tiles - 1) / tiles : std::min(kWide, count);
+  const Index width = concurrent ? std::min(kTile, (count + threads - 1) / threads) : std::min(kWide, count);
   std::atomic<Index> queue{0};
   run_workers(threads, count, backend.poll, [&](int, const Poll& poll) {
     std::vector<std::unique_ptr<RadiusIteration<T>>> tile;
