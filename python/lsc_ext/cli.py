@@ -106,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--group",
         nargs="+",
+        action="extend",
         choices=list(GROUPS),
         default=None,
         metavar="NAME",
