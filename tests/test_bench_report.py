@@ -47,8 +47,8 @@ def measured():
 
 def test_pages_show_the_recorded_run(runner):
     report = json.loads(runner.RESULTS.read_text())
-    if report.get("schema") != bench.SCHEMA:
-        pytest.skip("bench/results/cpu.json is older than this runner: make bench")
+    assert report["schema"] == bench.SCHEMA
+    assert report["correct"]
     drawn = sorted(path.name for path in runner.PAGE.with_suffix("").glob("*.svg"))
     text = runner.PAGE.read_text()
     paths = [f"{runner.PAGE.stem}/{name}" for name in drawn]
@@ -77,13 +77,22 @@ def test_pages_are_rewritten_between_the_markers_only(measured, tmp_path):
     pages.render(measured, page, readme)
     once = page.read_text(), readme.read_text()
     assert all(t.startswith("before\n<!-- b") and t.endswith("<!-- /benchmarks -->\nafter\n") for t in once)
-    assert "| radii: over a loop, lowest of 3 | 2 | 1.50 | 1.50, 2.50, 4.00 | **no**, 25% short |" in once[1]
+    assert "| radii: over a loop, lowest of 3 | 2 | 1.50 | 1.50, 2.50, 4.00 | **no**, 25% short |" in once[0]
+    ratios = [row["peers"]["torch.nn"]["ratio"]["median"] for row in measured["cases"] if _is_a_forward_gru(row)]
+    lowest, highest = pages._digits(min(ratios)), pages._digits(max(ratios))
+    assert f"| forward, GRU, B = 8 | torch.nn | 16 | {len(ratios)} |" in once[1]
+    assert f" | {lowest} to {highest} |" in once[1]
     drawn = {path.name: path.read_bytes() for path in (tmp_path / "benchmarks").iterdir()}
     assert set(drawn) == {"radii.svg", "growth_time.svg", "growth_memory.svg"}
     assert all(f"(benchmarks/{name})" in once[0] for name in drawn)
     pages.render(measured, page, readme)
     assert (page.read_text(), readme.read_text()) == once
     assert {path.name: path.read_bytes() for path in (tmp_path / "benchmarks").iterdir()} == drawn
+
+
+def _is_a_forward_gru(row):
+    sizes = row["sizes"]
+    return row["group"] == "layers" and (sizes["cell"], sizes["passes"]) == ("GRU", "forward")
 
 
 VERDICT = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def render(report: Mapping[str, Any], page: Path, readme: Path) -> None:
     folder = page.with_suffix("")
     drawn = pictures.draw(report["cases"], folder)
     for path, content in (
-        (page, document(report, [f"{folder.name}/{p.name}" for p in drawn])),
+        (page, document(report, [f"{folder.name}/{p.name}" for p in sorted(drawn)])),
         (readme, summary(report)),
     ):
         write_whole(path, between_markers(path.read_text(), content).encode())
@@ -45,8 +46,8 @@ def between_markers(text: str, content: str) -> str:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """What was asked and what was measured."""
-    return f"{_machine(report)}\n\n{_targets(report['targets'])}\n"
+    """How many times as fast as each rival, over all cases that they share."""
+    return f"{_machine(report)}\n\n{_ratios(report['cases'])}\n"
 
 
 def document(report: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
@@ -103,6 +104,34 @@ def _roofline(report: Mapping[str, Any]) -> str:
     ]
     rows.append(("copy, GB/s read and written", *(f"{roofline['copy'][n] / 1e9:.1f}" for n in counts)))
     return table(("the machine's limit, by threads", *counts), rows)
+
+
+def _ratios(rows: Rows) -> str:
+    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for row in _timed(rows):
+        for name, rival in row.get("peers", {}).items():
+            if "ratio" in rival and (subject := _subject(row)):
+                measured = (row["sizes"]["H"], rival["ratio"]["median"])
+                found.setdefault((subject, RIVALS.get(name, name)), []).append(measured)
+    lines = []
+    for (subject, rival), measured_by_width in found.items():
+        widths, ratios = zip(*measured_by_width, strict=True)
+        mean, lowest, highest = statistics.geometric_mean(ratios), min(ratios), max(ratios)
+        width = f"{min(widths)} to {max(widths)}" if min(widths) < max(widths) else str(min(widths))
+        spread = f"{_digits(lowest)} to {_digits(highest)}"
+        lines.append((subject, rival, width, str(len(ratios)), _digits(mean), spread))
+    return table(("", "rival", "H", "cases", "times as fast: geometric mean", "lowest to highest"), lines)
+
+
+def _subject(row: Mapping[str, Any]) -> str | None:
+    sizes = row["sizes"]
+    if row["group"] == "layers":
+        return f"{sizes['passes']}, {sizes['cell']}, B = {sizes['B']}"
+    if row["group"] == "radii" and "tol" in sizes:
+        return f"radii: {row['case']}"
+    if row["group"] == "radii" and (sizes["dtype"], sizes["direction"]) == ("float32", "time"):
+        return f"radii: {sizes['products']} products for each point"
+    return None
 
 
 def _targets(verdicts: Rows) -> str:
