@@ -92,7 +92,7 @@ def test_pages_are_rewritten_between_the_markers_only(measured, tmp_path):
 
 def _is_a_forward_gru(row):
     sizes = row["sizes"]
-    return row["group"] == "layers" and (sizes["cell"], sizes["passes"]) == ("GRU", "forward")
+    return row["group"] == "layers" and (sizes["cell"], sizes["passes"], sizes["B"]) == ("GRU", "forward", 8)
 
 
 VERDICT = {
