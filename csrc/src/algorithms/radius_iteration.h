@@ -304,6 +304,8 @@ class RadiusIteration {
     // reaches 1; and H may understate the conditions, since the left vectors of J need not lie in the space. So none of
     // the leading Ritz values may be that ill-conditioned, and one that is doubtful must come out again from a fresh
     // start: what rounding put there does not.
+    // Where the space is all there is, its conditions are exact.
+    if (certain && !has_target_ && m == n_) certain = relative(floor) * result_.condition * result_.condition < 1;
     if (certain && !has_target_ && m < n_) {
       double worst = result_.condition;
       for (Index i = 1; i < std::min(leading(), m); ++i) {
