@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 # A module may import what stands on a line before its own. `files` is a leaf that anyone may use.
 LAYERS = (
     ("_C", "files"),
+    ("backends",),
     ("ops",),
     ("operator", "scan"),
     ("estimate",),
@@ -44,8 +45,10 @@ CPP = {
     "csrc/include/lsc": ("lsc/",),
     "csrc/src/algorithms": ("lsc/", "algorithms/"),
     "csrc/src/cpu": ("lsc/", "algorithms/", "cpu/"),
-    "csrc/src/python": ("lsc/", "algorithms/", "cpu/", "python/", "pybind11/"),
-    "csrc/tests": ("lsc/", "algorithms/", "cpu/", "check.h", "model.h"),
+    "csrc/src/cuda": ("lsc/", "algorithms/", "cuda/", "emulator/device.h"),
+    "csrc/src/emulator": ("lsc/", "cuda/", "emulator/"),
+    "csrc/src/python": ("lsc/", "algorithms/", "cpu/", "cuda/", "emulator/", "python/", "pybind11/"),
+    "csrc/tests": ("lsc/", "algorithms/", "cpu/", "cuda/", "emulator/", "check.h", "model.h"),
 }
 
 

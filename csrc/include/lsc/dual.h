@@ -12,7 +12,7 @@ struct Dual {
   T value;
   T partial[K];
 
-  LSC_HD Dual() = default;
+  Dual() = default;
   LSC_HD Dual(double constant) : value(T(constant)) {
     for (int k = 0; k < K; ++k) partial[k] = T(0.0);
   }

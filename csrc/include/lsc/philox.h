@@ -28,18 +28,26 @@ LSC_HD inline Philox philox(std::uint64_t seed, std::uint64_t high, std::uint64_
   return x;
 }
 
-// Fills v[n] with standard normal numbers (Box-Muller), numbered by (seed, point, draw).
+// Numbers 4 i .. 4 i + 3 of the standard normal vector (Box-Muller) that (seed, point, draw) names.
+template <class T>
+LSC_HD void normal_four(std::uint64_t seed, std::uint64_t point, std::uint32_t draw, std::uint64_t i, T* v) {
+  constexpr double kTwoPi = 6.283185307179586, kScale = 1.0 / 4294967296.0;
+  const Philox random = philox(seed, point, (std::uint64_t{draw} << 32) | i);
+  for (int half = 0; half < 2; ++half) {
+    const double length = std::sqrt(-2.0 * std::log((random.word[2 * half] + 0.5) * kScale));
+    const double angle = kTwoPi * (random.word[2 * half + 1] * kScale);
+    v[2 * half] = T(length * std::cos(angle));
+    v[2 * half + 1] = T(length * std::sin(angle));
+  }
+}
+
+// Fills v[n] with that vector.
 template <class T>
 void fill_normal(std::uint64_t seed, std::uint64_t point, std::uint32_t draw, std::int64_t n, T* v) {
-  constexpr double kTwoPi = 6.283185307179586, kScale = 1.0 / 4294967296.0;
   for (std::int64_t i = 0; i < n; i += 4) {
-    const Philox random = philox(seed, point, (std::uint64_t{draw} << 32) | std::uint64_t(i / 4));
-    for (int half = 0; half < 2; ++half) {
-      const double length = std::sqrt(-2.0 * std::log((random.word[2 * half] + 0.5) * kScale));
-      const double angle = kTwoPi * (random.word[2 * half + 1] * kScale);
-      if (i + 2 * half < n) v[i + 2 * half] = T(length * std::cos(angle));
-      if (i + 2 * half + 1 < n) v[i + 2 * half + 1] = T(length * std::sin(angle));
-    }
+    T four[4];
+    normal_four(seed, point, draw, std::uint64_t(i / 4), four);
+    for (std::int64_t k = 0; k < 4 && i + k < n; ++k) v[i + k] = four[k];
   }
 }
 

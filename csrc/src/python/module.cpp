@@ -8,6 +8,9 @@
 #include "algorithms/scan.h"
 #include "python/buffers.h"
 #include "python/operators.h"
+#if defined(LSC_HAVE_CUDA)
+#include "python/cuda.h"
+#endif
 
 namespace lsc::python {
 namespace {
@@ -297,4 +300,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("build_info", &build_info);
   module.def("cells", &cells);
   bind_operators(module);
+#if defined(LSC_HAVE_CUDA)
+  pybind11::module_ cuda = module.def_submodule("cuda", "The CUDA backend.");
+  bind_cuda(cuda);
+#endif
 }

@@ -1,0 +1,59 @@
+#include <map>
+#include <mutex>
+
+#include "cuda/launch.h"
+
+namespace lsc::cuda {
+
+#if defined(LSC_EMULATED)
+
+DeviceGuard::DeviceGuard(int device) : before_(device) {}
+DeviceGuard::~DeviceGuard() = default;
+int processors(int) { return 2; }
+
+#else
+
+namespace {
+
+void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // it is reported here; the next call starts clean
+  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status) + " (CUDA error " +
+                           std::to_string(int(status)) + ")");
+}
+
+}  // namespace
+
+DeviceGuard::DeviceGuard(int device) {
+  check(cudaGetDevice(&before_), "device");
+  if (device != before_) check(cudaSetDevice(device), "device");
+}
+DeviceGuard::~DeviceGuard() { cudaSetDevice(before_); }
+
+int processors(int device) {
+  int count = 0;
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "device");
+  return count;
+}
+
+void launch_memory(const Execution& execution, const Launch& shape, const void* kernel, void** arguments) {
+  constexpr std::size_t kWithoutAsking = 48 * 1024;
+  if (shape.shared_bytes > kWithoutAsking)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shape.shared_bytes)),
+          shape.name);
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(unsigned(shape.grid.x), unsigned(shape.grid.y), unsigned(shape.grid.z));
+  config.blockDim = dim3(unsigned(shape.threads));
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = static_cast<cudaStream_t>(execution.stream);
+  cudaLaunchAttribute cooperative = {};
+  cooperative.id = cudaLaunchAttributeCooperative;
+  cooperative.val.cooperative = 1;
+  config.attrs = &cooperative;
+  config.numAttrs = shape.cooperative ? 1 : 0;
+  check(cudaLaunchKernelExC(&config, kernel, arguments), shape.name);
+}
+
+#endif
+
+}  // namespace lsc::cuda

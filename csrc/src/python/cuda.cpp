@@ -1,0 +1,44 @@
+#include "python/cuda.h"
+
+#include "cuda/product.h"
+#include "cuda/start_vectors.h"
+
+namespace lsc::python {
+namespace {
+
+cuda::Precision precision_named(const std::string& name) {
+  if (name == "fp32") return cuda::Precision::fp32;
+  if (name == "tf32") return cuda::Precision::tf32;
+  if (name == "fp16") return cuda::Precision::fp16;
+  if (name == "bf16") return cuda::Precision::bf16;
+  throw std::invalid_argument("precision: expected fp32, tf32, fp16 or bf16, got '" + name + "'");
+}
+
+std::int64_t start_vectors(const std::string& dtype, std::uint64_t seed, std::uint64_t first, Index count, Index n,
+                           const Buffer& out, const ExecutionArguments& execution) {
+  return dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    T* v = data<T>("out", out, checked_size("out", {count, n}));
+    return execute(execution, [&](cuda::Execution& on) {
+      if (!on.workspace.counting()) cuda::start_vectors(on, seed, first, count, n, v);
+    });
+  });
+}
+
+}  // namespace
+
+void bind_cuda(py::module_& module) {
+  py::class_<ExecutionArguments>(module, "Execution")
+      .def(py::init(
+               [](int device, std::uintptr_t stream, const std::string& precision, const OptionalBuffer& workspace) {
+                 return ExecutionArguments{device, stream, precision_named(precision), workspace};
+               }),
+           py::arg("device"), py::arg("stream"), py::arg("precision"), py::arg("workspace"));
+  module.def("start_vectors", &start_vectors, py::arg("dtype"), py::arg("seed"), py::arg("first"), py::arg("count"),
+             py::arg("n"), py::arg("out"), py::arg("execution"));
+  bind_cuda_recurrence(module);
+  bind_cuda_operators(module);
+  bind_cuda_scans(module);
+}
+
+}  // namespace lsc::python
