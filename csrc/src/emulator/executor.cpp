@@ -27,6 +27,7 @@ struct Fiber {
   Block* block;
   Wait wait = Wait::none;
   std::uint64_t handed = 0;
+  std::vector<std::uint32_t> words;
   bool predicate = false;
 };
 
@@ -35,6 +36,7 @@ struct Block {
   std::map<std::pair<std::string, int>, std::vector<unsigned char>> shared;
   std::vector<unsigned char> dynamic;
   std::vector<std::uint64_t> handed;  // of all threads at their last warp operation
+  std::vector<std::vector<std::uint32_t>> words;
   bool any = false;
 };
 
@@ -82,6 +84,7 @@ bool release(std::vector<std::unique_ptr<Block>>& blocks) {
       if (!ready || !some) continue;
       for (std::size_t i = w; i < end; ++i) {
         block->handed[i] = block->fibers[i]->handed;
+        block->words[i] = block->fibers[i]->words;
         block->fibers[i]->wait = Wait::none;
       }
       any = true;
@@ -159,6 +162,7 @@ void run(const cuda::Launch& shape, const std::function<void()>& kernel) {
     auto block = std::make_unique<Block>();
     block->dynamic.resize(shape.shared_bytes + 64);
     block->handed.resize(std::size_t(shape.threads));
+    block->words.resize(std::size_t(shape.threads));
     for (int t = 0; t < shape.threads; ++t) {
       auto fiber = std::make_unique<Fiber>();
       fiber->block = block.get();
@@ -204,6 +208,15 @@ unsigned ballot(bool p) {
   for (std::size_t i = first; i < self->block->handed.size() && i < first + kWarp; ++i)
     bits |= unsigned(self->block->handed[i]) << (i - first);
   return bits;
+}
+
+void gather(const std::uint32_t* words, int count, std::uint32_t* all) {
+  state.running->words.assign(words, words + count);
+  pause(Wait::warp);
+  const Fiber* self = state.running;
+  const std::size_t first = std::size_t(self->index.thread / kWarp * kWarp);
+  for (std::size_t i = 0; i < kWarp && first + i < self->block->words.size(); ++i)
+    std::copy_n(self->block->words[first + i].begin(), count, all + i * std::size_t(count));
 }
 
 unsigned char* static_shared(const char* file, int line, std::size_t bytes) {

@@ -32,6 +32,8 @@ void grid_barrier();
 // Hands `value` to the other lanes and returns what lane `from` handed over.
 std::uint64_t exchange(std::uint64_t value, int from);
 unsigned ballot(bool p);
+// Hands `count` words to the other lanes; all [32, count] <- those of every lane.
+void gather(const std::uint32_t* words, int count, std::uint32_t* all);
 // Static shared memory of the block, one piece for each (file, line).
 unsigned char* static_shared(const char* file, int line, std::size_t bytes);
 unsigned char* dynamic_shared(std::size_t offset);
