@@ -49,6 +49,8 @@ class CudaBackend:
         """Queues a function of :attr:`functions`, or a method of what one returned.
 
         Args:
+            function: what to call.
+            *arguments: what it takes, but for the execution.
             precision: of float32 products, "fp32", "tf32", "fp16" or "bf16"; None for torch's own setting.
         """
         precision = _PRECISIONS[torch.get_float32_matmul_precision()] if precision is None else precision
