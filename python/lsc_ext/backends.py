@@ -79,6 +79,11 @@ def emulated(functions: Any) -> Iterator[None]:
         _EMULATED.reset(token)
 
 
+def emulating() -> bool:
+    """Whether CPU tensors stand for CUDA tensors (:func:`emulated`)."""
+    return _EMULATED.get() is not None
+
+
 def backend_of(tensor: Tensor) -> CpuBackend | CudaBackend:
     """What runs the operations of a tensor.
 
