@@ -7,13 +7,10 @@
 #include "cuda/execution.h"
 #include "cuda/mma.h"
 #include "cuda/staging.h"
+#include "cuda/tile.h"
 
 namespace lsc::cuda {
 inline namespace LSC_ISA {
-
-// Points that a block works on side by side.
-inline constexpr int kTile = 8;
-inline constexpr int kTileThreads = 256;
 
 // A warp takes 16 rows at a time and stages its own pieces of A and v, so that no warp waits for another. `kDepth`
 // numbers along k are staged at a time; rows in shared memory are kPad words apart.
