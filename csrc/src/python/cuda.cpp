@@ -25,7 +25,8 @@ std::int64_t start_vectors(const std::string& dtype, std::uint64_t seed, std::ui
   });
 }
 
-// For the tests of products: c [m, n] <- a [m, k] b [k, n], element (i, j) of `a` at i * a_row + j * a_column, so for b.
+// For the tests of products: c [m, n] <- a [m, k] b [k, n], element (i, j) of `a` at i * a_row + j * a_column, so for
+// b.
 std::int64_t multiply(const std::string& dtype, Index m, Index n, Index k, const Buffer& a, Index a_row, Index a_column,
                       const Buffer& b, Index b_row, Index b_column, const Buffer& c,
                       const ExecutionArguments& execution) {
