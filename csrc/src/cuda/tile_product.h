@@ -3,13 +3,10 @@
 
 #include "cuda/device.h"
 #include "cuda/execution.h"
+#include "cuda/tile.h"
 
 namespace lsc::cuda {
 inline namespace LSC_ISA {
-
-// Points that a block works on side by side.
-inline constexpr int kTile = 8;
-inline constexpr int kTileThreads = 256;
 
 // out[j * out_row + i] = (accumulate ? it : 0) + sum over k < K of A[i, k] v[j * v_row + k], i < m, j < count <= kTile,
 // A[i, k] = a[i * a_row + k * a_column], all in global memory. All threads of the block take part; what they read must
