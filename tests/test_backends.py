@@ -115,13 +115,13 @@ def test_another_error_of_the_driver_passes_unchanged(tensor: Tensor) -> None:
 def test_tensors_of_two_devices_are_refused(tensor: Tensor) -> None:
     functions = Functions()
     for other in (torch.zeros(3), torch.zeros(3, device="cuda:1")):
-        with pytest.raises(RuntimeError, match=f"device: expected tensors of one device, got cuda:0 and {other.device}"):
+        with pytest.raises(
+            RuntimeError, match=f"device: expected tensors of one device, got cuda:0 and {other.device}"
+        ):
             _backend(functions, tensor, other)
 
 
-def test_too_little_memory_says_how_much_was_asked_for_by_what(
-    tensor: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_says_how_much_was_asked_for_by_what(tensor: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     functions = Functions()
     backend = _backend(functions, tensor)
     reason = torch.OutOfMemoryError("CUDA out of memory.")
