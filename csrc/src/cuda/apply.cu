@@ -2,6 +2,7 @@
 
 #include "cuda/apply.h"
 #include "cuda/launch.h"
+#include "cuda/matrix_product.h"
 #include "cuda/step_product.h"
 
 namespace lsc::cuda {
@@ -59,5 +60,8 @@ void apply(Execution& execution, const Products& products, bool transposed, Inde
 
 template void apply(Execution&, const StepProducts<float>&, bool, Index, const std::int64_t*, const float*, float*);
 template void apply(Execution&, const StepProducts<double>&, bool, Index, const std::int64_t*, const double*, double*);
+template void apply(Execution&, const MatrixProducts<float>&, bool, Index, const std::int64_t*, const float*, float*);
+template void apply(Execution&, const MatrixProducts<double>&, bool, Index, const std::int64_t*, const double*,
+                    double*);
 
 }  // namespace lsc::cuda

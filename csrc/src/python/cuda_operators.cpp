@@ -87,15 +87,28 @@ std::unique_ptr<CudaStepOperator> step_operator(const std::string& cell_name, co
   });
 }
 
+std::unique_ptr<CudaOperator> matrix_operator(const std::string& dtype, Index points, Index rows, Index columns,
+                                              const Buffer& matrices) {
+  return dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T* memory = data<const T>("matrices", matrices, checked_size("matrices", {points, rows, columns}));
+    return std::make_unique<CudaOperator>(cuda::MatrixProducts<T>{points, rows, columns, memory});
+  });
+}
+
 }  // namespace
 
 void bind_cuda_operators(py::module_& module) {
+  bind_result_buffers<CudaResultBuffers>(module);
   py::class_<CudaOperator>(module, "Operator", py::module_local())
       .def_property_readonly("points", &CudaOperator::points)
       .def_property_readonly("rows", &CudaOperator::rows)
       .def_property_readonly("columns", &CudaOperator::columns)
       .def("apply", &CudaOperator::apply, py::arg("transpose"), py::arg("indices"), py::arg("count"), py::arg("v"),
-           py::arg("out"), py::arg("execution"));
+           py::arg("out"), py::arg("execution"))
+      .def("radii", &CudaOperator::radii, py::arg("tol"), py::arg("max_matvecs"), py::arg("seed"), py::arg("indices"),
+           py::arg("count"), py::arg("targets"), py::arg("transposed"), py::arg("out"), py::arg("execution"),
+           py::arg("first") = 0);
   py::class_<CudaStepOperator, CudaOperator>(module, "StepOperator", py::module_local())
       .def("linearize", &CudaStepOperator::linearize, py::arg("execution"))
       .def("bilinear_gradient", &CudaStepOperator::bilinear_gradient, py::arg("indices"), py::arg("count"),
@@ -105,6 +118,8 @@ void bind_cuda_operators(py::module_& module) {
              py::arg("weights"), py::arg("states"), py::arg("gates"), py::arg("layer"), py::arg("direction"),
              py::arg("t"), py::arg("b"), py::arg("count"), py::arg("coefficients"), py::arg("slopes"),
              py::arg("coefficients_below"), py::arg("slopes_below"));
+  module.def("matrix_operator", &matrix_operator, py::arg("dtype"), py::arg("points"), py::arg("rows"),
+             py::arg("columns"), py::arg("matrices"));
 }
 
 }  // namespace lsc::python
