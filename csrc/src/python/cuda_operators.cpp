@@ -13,9 +13,9 @@ std::int64_t CudaOperator::apply(bool transpose, const OptionalBuffer& indices, 
     using T = typename std::decay_t<decltype(products)>::Number;
     const Index in_size = transpose ? products.rows : products.columns;
     const Index out_size = transpose ? products.columns : products.rows;
-    if (!indices && count != products.points)
-      throw std::invalid_argument("count: expected " + std::to_string(products.points) + " without indices, got " +
-                                  std::to_string(count));
+    if (!indices && count > products.points)
+      throw std::invalid_argument("count: expected at most " + std::to_string(products.points) +
+                                  " without indices, got " + std::to_string(count));
     const std::int64_t* point = data<const std::int64_t>("indices", indices, checked_size("indices", {count}));
     const T* source = data<const T>("v", v, checked_size("v", {count, in_size}));
     T* target = data<T>("out", out, checked_size("out", {count, out_size}));
@@ -87,6 +87,15 @@ std::unique_ptr<CudaStepOperator> step_operator(const std::string& cell_name, co
   });
 }
 
+std::unique_ptr<CudaOperator> matrix_operator(const std::string& dtype, Index points, Index rows, Index columns,
+                                              const Buffer& matrices) {
+  return dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T* memory = data<const T>("matrices", matrices, checked_size("matrices", {points, rows, columns}));
+    return std::make_unique<CudaOperator>(cuda::MatrixProducts<T>{points, rows, columns, memory});
+  });
+}
+
 }  // namespace
 
 void bind_cuda_operators(py::module_& module) {
@@ -105,6 +114,8 @@ void bind_cuda_operators(py::module_& module) {
              py::arg("weights"), py::arg("states"), py::arg("gates"), py::arg("layer"), py::arg("direction"),
              py::arg("t"), py::arg("b"), py::arg("count"), py::arg("coefficients"), py::arg("slopes"),
              py::arg("coefficients_below"), py::arg("slopes_below"));
+  module.def("matrix_operator", &matrix_operator, py::arg("dtype"), py::arg("points"), py::arg("rows"),
+             py::arg("columns"), py::arg("matrices"));
 }
 
 }  // namespace lsc::python

@@ -4,6 +4,7 @@
 
 #include <variant>
 
+#include "cuda/operator.h"
 #include "cuda/step_operator.h"
 #include "python/cuda.h"
 
@@ -12,7 +13,8 @@ namespace lsc::python {
 class CudaOperator {
  public:
   // What kernels take by value.
-  using Products = std::variant<cuda::StepProducts<float>, cuda::StepProducts<double>>;
+  using Products = std::variant<cuda::StepProducts<float>, cuda::StepProducts<double>, cuda::MatrixProducts<float>,
+                                cuda::MatrixProducts<double>>;
 
   explicit CudaOperator(const Products& products) : products_(products) {}
 
