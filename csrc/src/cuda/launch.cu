@@ -1,34 +1,26 @@
-#include <map>
-#include <mutex>
-
 #include "cuda/launch.h"
+
+#if !defined(LSC_EMULATED)
+#include "cuda/failure.h"
+#endif
 
 namespace lsc::cuda {
 
 #if defined(LSC_EMULATED)
 
-DeviceGuard::DeviceGuard(int device) : before_(device) {}
+DeviceGuard::DeviceGuard(int device) : device_(device), before_(device) {}
 DeviceGuard::~DeviceGuard() = default;
 int processors(int) { return 2; }
 
 #else
 
-namespace {
-
-void check(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  cudaGetLastError();  // it is reported here; the next call starts clean
-  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status) + " (CUDA error " +
-                           std::to_string(int(status)) + ")");
-}
-
-}  // namespace
-
-DeviceGuard::DeviceGuard(int device) {
+DeviceGuard::DeviceGuard(int device) : device_(device) {
   check(cudaGetDevice(&before_), "device");
-  if (device != before_) check(cudaSetDevice(device), "device");
+  if (device_ != before_) check(cudaSetDevice(device_), "device");
 }
-DeviceGuard::~DeviceGuard() { cudaSetDevice(before_); }
+DeviceGuard::~DeviceGuard() {
+  if (device_ != before_) cudaSetDevice(before_);
+}
 
 int processors(int device) {
   int count = 0;
