@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from emulated import CudaDevice, cuda_devices, on_device
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,3 +37,10 @@ def _seeded_and_unwritten_is_nan() -> Iterator[None]:
     torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
     torch.set_deterministic_debug_mode(mode)
     np.random.set_state(numpy_state)
+
+
+@pytest.fixture(params=cuda_devices())
+def cuda_device(request: pytest.FixtureRequest) -> Iterator[CudaDevice]:
+    """Each device that runs device code, one after another; place tensors with its ``tensor``."""
+    with on_device(request.param) as device:
+        yield device

@@ -7,10 +7,14 @@ import functools
 import importlib.util
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lsc_ext import backends
+import torch
+from torch import Tensor
+
+from lsc_ext import _C, backends
 
 _BUILDS = ("build/emulated", "build/dev")
 
@@ -37,3 +41,38 @@ def emulated_cuda(seed: int = 0) -> Iterator[None]:
     module().set_seed(seed)
     with backends.emulated(module()):
         yield
+
+
+@dataclass(frozen=True)
+class CudaDevice:
+    """What runs the device code of a test: "emulated", where CPU tensors stand for the device's, or "cuda"."""
+
+    name: str
+
+    def tensor(self, tensor: Tensor) -> Tensor:
+        """A copy of ``tensor`` on the device, a leaf that wants a gradient where ``tensor`` does."""
+        moved = tensor.detach().clone() if self.name == "emulated" else tensor.detach().to("cuda:0")
+        return moved.requires_grad_(tensor.requires_grad)
+
+    def reseed(self, seed: int) -> None:
+        """Has the emulator's threads take turns in the order that ``seed`` decides; a GPU has its own."""
+        if self.name == "emulated":
+            module().set_seed(seed)
+
+
+def cuda_devices() -> list[str]:
+    """The names of the devices that a test can have: "cuda" where there is one, and where LSC_FAIL_WITHOUT_CUDA=1."""
+    here = torch.cuda.is_available() and hasattr(_C, "cuda")
+    return ["emulated", *(["cuda"] if here or os.environ.get("LSC_FAIL_WITHOUT_CUDA") == "1" else [])]
+
+
+@contextlib.contextmanager
+def on_device(name: str) -> Iterator[CudaDevice]:
+    """The device of that name; inside, the emulation is on if it is the emulated one."""
+    if name == "emulated":
+        with emulated_cuda():
+            yield CudaDevice(name)
+        return
+    assert hasattr(_C, "cuda"), "LSC_FAIL_WITHOUT_CUDA=1: this build has no CUDA backend"
+    assert torch.cuda.is_available(), "LSC_FAIL_WITHOUT_CUDA=1: torch sees no CUDA device"
+    yield CudaDevice(name)

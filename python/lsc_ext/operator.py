@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lsc_ext import _C, ops
+from lsc_ext import backends, ops
 
 #: How many products show which points an iteration works on.
 _WINDOW = 4
@@ -52,6 +52,13 @@ def _recordable(tensor: Tensor) -> Tensor:
     return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
 
 
+def _add_rows(target: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """``target[index[k]] += rows[k]``, with the same bits every time: on CUDA ``index_add_`` has atomic sums."""
+    if target.device.type == "cpu":
+        return target.index_add_(0, index, rows)
+    return target.index_put_((index,), rows, accumulate=True)
+
+
 class _Linearization:
     """A batched function at some of its points; products by reverse passes over two kept graphs.
 
@@ -65,8 +72,8 @@ class _Linearization:
         #: The row of each of all the points, -1 where it is not held; None where all are.
         self.place: Tensor | None = None
         if index is not None:
-            self.place = torch.full((count,), -1)
-            self.place[index] = torch.arange(self.size)
+            self.place = torch.full((count,), -1, device=index.device)
+            self.place[index] = torch.arange(self.size, device=index.device)
         with torch.inference_mode(False), torch.enable_grad():
             taken = [_recordable(a) for a in arguments]
             point, *data = taken if index is None else [a[index] for a in taken]
@@ -104,6 +111,9 @@ class JacobianOperator:
     Built from a function, the products are reverse passes of torch's autograd over all points at once, so the function
     must be twice differentiable by it (a backward made of torch operations is). Subclasses bring their own.
 
+    On CUDA the function and its products run there, and the iteration for a radius on the host: the vectors of every
+    product are copied to the device and back, and every copy waits for it.
+
     Args:
         function: maps [N, n] (and, one after the other, each of ``data``) to [N, m], row i of the result depending on
             row i of the arguments alone. It is evaluated again by later products and by backward passes, so it must be
@@ -126,6 +136,8 @@ class JacobianOperator:
     device: torch.device
     #: The operator as the compiled module knows it; None where the Jacobians are not square.
     compiled: Any = None
+    #: What runs ``compiled``, and so where it wants the memory that it is called with.
+    backend: backends.CpuBackend | backends.CudaBackend
     #: What a radius is differentiated with respect to.
     parameters: Sequence[Tensor] = ()
     #: Whether every Jacobian is diagonal, so that its radius has a closed form.
@@ -187,7 +199,7 @@ class JacobianOperator:
             )
 
     def _connect(self) -> None:
-        """Lets the compiled iteration call this operator's products."""
+        """Lets the compiled iteration of the host call this operator's products."""
         if self.rows != self.columns:
             return
         shape = (self.num_points, self.columns)
@@ -198,10 +210,12 @@ class JacobianOperator:
         def fill(transpose: bool, count: int) -> None:
             held = owner()
             assert held is not None
-            out[:count] = held._product(v[:count].clone(), transpose, index[:count].clone())
+            rows, chosen = (z[:count].to(held.device, copy=True) for z in (v, index))
+            out[:count] = held._product(rows, transpose, chosen)
 
         self._buffers = (index, v, out)
-        self.compiled = _C.callback_operator(
+        self.backend = backends.CpuBackend()
+        self.compiled = self.backend.functions.callback_operator(
             ops.dtype_name(v), *shape, ops.buffer(index), ops.buffer(v), ops.buffer(out), fill
         )
 
@@ -228,7 +242,8 @@ class JacobianOperator:
         else:
             used = torch.cat(self._recent).unique()
             begin, end = int(used[-1]) + 1, self._arguments[0].shape[0]
-            used = torch.cat((used, torch.arange(begin, min(end, begin + index.shape[0]))))
+            ahead = torch.arange(begin, min(end, begin + index.shape[0]), device=used.device)
+            used = torch.cat((used, ahead))
         self._held = _Linearization(self._function, self._arguments, used)
         self._recent = [index]
         return self._held
@@ -304,6 +319,7 @@ class JacobianOperator:
             right: [K, n].
             index: [K] int64.
         """
+        index = index.to(self.device)
         wanted = [p for p in self._read if p.requires_grad]
         with torch.inference_mode(False), torch.enable_grad():
             rows = [
@@ -322,29 +338,32 @@ class JacobianOperator:
         for row, argument in zip(rows, self._arguments, strict=True):
             if argument.requires_grad:
                 whole, change = torch.zeros_like(argument), by_id.get(id(row))
-                gradients.append(whole if change is None else whole.index_add_(0, index, change))
+                gradients.append(whole if change is None else _add_rows(whole, index, change))
         return gradients
 
-    def _checked(self, name: str, v: Tensor, size: int, index: Tensor | None) -> Tensor:
+    def _checked(self, name: str, v: Tensor, size: int, index: Tensor | None) -> tuple[Tensor, Tensor | None]:
         count = self.num_points if index is None else index.shape[0]
         if index is not None:
             if index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool or index.dim() != 1:
                 raise ValueError(f"index: expected integers (K,), got {index.dtype} {tuple(index.shape)}")
-            outside = index[(index < 0) | (index >= self.num_points)]
-            if outside.numel():
-                raise ValueError(f"index: expected 0 .. {self.num_points - 1}, got {int(outside[0])}")
+            if index.device.type == "cpu":  # elsewhere, to look at the values is to wait for them
+                outside = index[(index < 0) | (index >= self.num_points)]
+                if outside.numel():
+                    raise ValueError(f"index: expected 0 .. {self.num_points - 1}, got {int(outside[0])}")
+            index = index.to(self.device)
         if v.dtype != self.dtype or v.device != self.device:
             raise TypeError(f"{name}: expected {self.dtype} on {self.device}, got {v.dtype} on {v.device}")
         if v.shape != (count, size):
             raise ValueError(f"{name}: expected shape ({count}, {size}), got {tuple(v.shape)}")
-        return v.detach().contiguous()
+        return v.detach().contiguous(), index
 
     def matvec(self, v: Tensor, index: Tensor | None = None) -> Tensor:
         """J v for each point.
 
         Args:
             v: [N, n], or [K, n] with ``index``.
-            index: [K] int64, which point each row belongs to.
+            index: [K] int64, which point each row belongs to; on the CPU, where the values are checked, or on the
+                operator's device, where the caller vouches for them.
 
         Returns:
             [N, m] or [K, m]. Not differentiable.
@@ -353,11 +372,13 @@ class JacobianOperator:
             TypeError: dtype or device differ from the operator's.
             ValueError: the shape is wrong.
         """
-        return self._product(self._checked("v", v, self.columns, index), False, index)
+        v, index = self._checked("v", v, self.columns, index)
+        return self._product(v, False, index)
 
     def rmatvec(self, u: Tensor, index: Tensor | None = None) -> Tensor:
         """J' u for each point: [N, m] -> [N, n]; otherwise as :meth:`matvec`."""
-        return self._product(self._checked("u", u, self.rows, index), True, index)
+        u, index = self._checked("u", u, self.rows, index)
+        return self._product(u, True, index)
 
     def to_dense(self) -> Tensor:
         """The matrices themselves, [N, m, n]: n products, for small n and for tests."""
@@ -379,13 +400,13 @@ class _CompiledOperator(JacobianOperator):
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
         index = None if index is None else index.to(torch.int64).contiguous()
         out = v.new_empty(v.shape[0], self.columns if transpose else self.rows)
-        self.compiled.apply(
+        self.backend.call(
+            self.compiled.apply,
             transpose,
             None if index is None else ops.buffer(index),
             v.shape[0],
             ops.buffer(v),
             ops.buffer(out),
-            torch.get_num_threads(),
         )
         return out
 
@@ -398,7 +419,8 @@ class MatrixOperator(_CompiledOperator):
         self.parameters = (matrices,)
         self.num_points, self.rows, self.columns = self.matrices.shape
         self.dtype, self.device = matrices.dtype, matrices.device
-        self.compiled = _C.matrix_operator(
+        self.backend = backends.backend_of(self.matrices)
+        self.compiled = self.backend.functions.matrix_operator(
             ops.dtype_name(matrices), self.num_points, self.rows, self.columns, ops.buffer(self.matrices)
         )
 
@@ -408,9 +430,8 @@ class MatrixOperator(_CompiledOperator):
 
     def bilinear_gradients(self, left: Tensor, right: Tensor, index: Tensor) -> list[Tensor | None]:
         """Outer products."""
-        gradient = torch.zeros_like(self.matrices)
-        gradient.index_add_(0, index, left.unsqueeze(2) * right.unsqueeze(1))
-        return [gradient]
+        outer = left.unsqueeze(2) * right.unsqueeze(1)
+        return [_add_rows(torch.zeros_like(self.matrices), index.to(self.device), outer)]
 
 
 class StepOperator(_CompiledOperator):
@@ -424,8 +445,15 @@ class StepOperator(_CompiledOperator):
         weights: the flat list of parameters, see :mod:`lsc_ext.ops`.
         layer: which layer, from 0.
         direction: "time", "depth", "diagonal" or "input".
-        points: [N, 2] int64 pairs (t, b).
+        points: [N, 2] int64 pairs (t, b); on the CPU, where the values are checked, or with ``x``, where the caller
+            vouches for them.
         through_states: whether gradients also flow into ``x`` and ``states``.
+
+    The weights are those of this moment: a change of their memory does not reach the operator.
+
+    Raises:
+        ValueError: a point outside the grid, an unknown direction, or a layer that does not have it.
+        RuntimeError: tensors of several devices.
     """
 
     def __init__(
@@ -442,9 +470,17 @@ class StepOperator(_CompiledOperator):
     ) -> None:
         self.cell, self.layer, self.direction, self.through_states = cell, layer, direction, through_states
         self.x, self.states, self.gates = x.detach().contiguous(), states.detach().contiguous(), gates.detach()
-        self.time, self.batch = (points[:, i].to(torch.int64).contiguous() for i in range(2))
+        self.backend = backends.backend_of(x)
+        for name, tensors in (("states", [states]), ("gates", [gates]), ("weights", weights)):
+            for tensor in tensors:
+                if tensor.device != x.device:
+                    raise RuntimeError(f"{name}: expected tensors on {x.device} as x is, got {tensor.device}")
+        self.time, self.batch = (points[:, i].to(x.device, torch.int64).contiguous() for i in range(2))
+        self._layers = [layer] + ([layer - 1] if direction == "diagonal" else [])
         held = [w.detach().contiguous() for w in weights]
-        self.compiled = _C.step_operator(
+        if self.backend.name == "cuda":  # the CPU's operator packs its own
+            self._weights = held = [w.clone() if i // ops.PER_LAYER in self._layers else w for i, w in enumerate(held)]
+        arguments = (
             cell,
             ops.dtype_name(x),
             ops.sizes(self.x, self.states[:, 0]),
@@ -457,8 +493,14 @@ class StepOperator(_CompiledOperator):
             ops.buffer(self.time),
             ops.buffer(self.batch),
             points.shape[0],
-            torch.get_num_threads(),
         )
+        if self.backend.name == "cuda":
+            self._check_points(points)
+            self._memory = self._memory_on_device(points.shape[0])
+            self.compiled = self.backend.functions.step_operator(*arguments, *(ops.buffer(m) for m in self._memory))
+            self.backend.call(self.compiled.linearize)
+        else:
+            self.compiled = self.backend.functions.step_operator(*arguments, torch.get_num_threads())
         self.num_points, self.rows, self.columns = self.compiled.points, self.compiled.rows, self.compiled.columns
         self.dtype, self.device = x.dtype, x.device
         self._own = ops.of_layer(weights, layer)
@@ -469,21 +511,37 @@ class StepOperator(_CompiledOperator):
             direction == "time" and states.shape[2] == 1 and ops.CELL_SHAPES[cell]["recurrent_blocks"] == 0
         )
 
+    def _check_points(self, points: Tensor) -> None:
+        if points.device.type == "cpu":  # elsewhere, to look at the values is to wait for them
+            outside = points[((points < 0) | (points >= points.new_tensor(self.x.shape[:2]))).any(dim=1)]
+            if outside.numel():
+                t, b = outside[0].tolist()
+                raise ValueError(f"points: expected 0 <= t < T and 0 <= b < B, got ({t}, {b})")
+
+    def _memory_on_device(self, points: int) -> list[Tensor]:
+        """For what the CPU's operator keeps by itself: coefficients and slopes, of this layer and of that below."""
+        shape, hidden = ops.CELL_SHAPES[self.cell], self.states.shape[4]
+        states, units = shape["states"], shape["unit_parameters"]
+        coefficients = (points, states, shape["preactivations"] + states + units, hidden)
+        slopes = (points, (states - 1 + units) * shape["derived"], hidden)
+        unused = [(0,)] * (4 - 2 * len(self._layers))
+        return [self.x.new_empty(sizes) for sizes in [coefficients, slopes] * len(self._layers) + unused]
+
     def bilinear_gradients(self, left: Tensor, right: Tensor, index: Tensor) -> list[Tensor | None]:
         """Gradients of the layer's parameters, of the layer's below (diagonal), of x and states (through_states)."""
         own = [torch.zeros_like(w, memory_format=torch.contiguous_format) for w in self._own]
         below = [torch.zeros_like(w, memory_format=torch.contiguous_format) for w in self._below]
         count, hidden = left.shape[0], self.states.shape[4]
-        left, right, index = left.contiguous(), right.contiguous(), index.contiguous()
-        layers = [self.layer] + ([self.layer - 1] if below else [])
+        left, right, index = left.contiguous(), right.contiguous(), index.to(left.device).contiguous()
         changes: list[Tensor] = []
         if self.through_states:
-            for layer in layers:
+            for layer in self._layers:
                 fed = self.x.shape[2] if layer == 0 else hidden
                 changes += [left.new_empty(count, self.states.shape[2], hidden), left.new_empty(count, fed)]
         data: list[ops.Buffer | None] = [ops.buffer(c) for c in changes]
         data += [None] * (4 - len(data))
-        self.compiled.bilinear_gradient(
+        self.backend.call(
+            self.compiled.bilinear_gradient,
             ops.buffer(index),
             count,
             ops.buffer(left),
@@ -491,17 +549,16 @@ class StepOperator(_CompiledOperator):
             ops.layer_buffers(own)[0],
             ops.layer_buffers(below)[0] if below else [],
             *data,
-            torch.get_num_threads(),
         )
         gradients: list[Tensor | None] = [*own, *below]
         if self.through_states:
-            gradients += self._scatter(layers, changes, index)
+            gradients += self._scatter(changes, index)
         return gradients
 
-    def _scatter(self, layers: list[int], changes: list[Tensor], index: Tensor) -> list[Tensor | None]:
+    def _scatter(self, changes: list[Tensor], index: Tensor) -> list[Tensor | None]:
         grad_x, grad_states = torch.zeros_like(self.x), torch.zeros_like(self.states)
         t, b = self.time[index], self.batch[index]
-        for i, layer in enumerate(layers):
+        for i, layer in enumerate(self._layers):
             state_change, input_change = changes[2 * i], changes[2 * i + 1]
             for s in range(self.states.shape[2]):
                 grad_states[layer, :, s].index_put_((t, b), state_change[:, s], accumulate=True)
@@ -527,7 +584,7 @@ class ConstantOperator(JacobianOperator):
         self._connect()
 
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
-        return self.one._product(v, transpose, torch.zeros(v.shape[0], dtype=torch.int64))
+        return self.one._product(v, transpose, torch.zeros(v.shape[0], dtype=torch.int64, device=v.device))
 
     def bilinear_gradients(self, left: Tensor, right: Tensor, index: Tensor) -> list[Tensor | None]:
         """Those of the one Jacobian."""
@@ -554,7 +611,7 @@ class ConcatenatedOperator(JacobianOperator):
         self._offsets = torch.tensor([0] + [part.num_points for part in parts]).cumsum(0).tolist()
 
     def _product(self, v: Tensor, transpose: bool, index: Tensor | None) -> Tensor:
-        index = torch.arange(self.num_points) if index is None else index
+        index = torch.arange(self.num_points, device=v.device) if index is None else index
         out = v.new_empty(v.shape[0], self.columns if transpose else self.rows)
         for part, offset in zip(self.parts, self._offsets[:-1], strict=True):
             mine = (index >= offset) & (index < offset + part.num_points)
@@ -564,6 +621,7 @@ class ConcatenatedOperator(JacobianOperator):
     def bilinear_gradients(self, left: Tensor, right: Tensor, index: Tensor) -> list[Tensor | None]:
         """Each part's own."""
         gradients: list[Tensor | None] = []
+        index = index.to(self.device)
         for part, offset in zip(self.parts, self._offsets[:-1], strict=True):
             mine = (index >= offset) & (index < offset + part.num_points)
             gradients += part.bilinear_gradients(left[mine], right[mine], index[mine] - offset)
@@ -585,7 +643,7 @@ class SubmatrixOperator(JacobianOperator):
     """
 
     def __init__(self, whole: JacobianOperator, rows: Tensor, columns: Tensor) -> None:
-        self.whole, self._rows, self._columns = whole, rows, columns
+        self.whole, self._rows, self._columns = whole, rows.to(whole.device), columns.to(whole.device)
         self.num_points, self.rows, self.columns = whole.num_points, rows.numel(), columns.numel()
         self.dtype, self.device, self.parameters = whole.dtype, whole.device, whole.parameters
         self._connect()

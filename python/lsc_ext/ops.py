@@ -7,6 +7,9 @@ per unit.
 (slot 0 is ``initial``), and the pre-activations ``gates`` [L, T, B, P, H]. ``weights`` is a flat list with the tensors
 of ``PARAMETERS`` for each layer: weight_ih, weight_hh, bias_ih, bias_hh, unit [Q, H]; an absent one has no elements.
 Why the operator is registered this way, with an ``autograd.Function`` at the Autograd key: docs/design/0002.
+
+On CUDA, float16 and bfloat16 are computed in float32, with operands of products rounded to that type; states, gates and
+gradients are rounded when they are returned, so that backward starts from rounded states and gates.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from lsc_ext import _C
+from lsc_ext import _C, backends
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,6 +38,8 @@ PER_LAYER = len(PARAMETERS)
 CELL_SHAPES: dict[str, dict[str, int]] = _C.cells()
 _TORCH_STEPS: dict[str, TorchStep] = {}
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+#: The precision of products of what CUDA computes in float32.
+_HALVES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 def register_torch_step(cell: str, step: TorchStep) -> None:
@@ -97,14 +102,22 @@ def sizes(x: Tensor, initial: Tensor) -> list[int]:
     return [x.shape[0], x.shape[1], x.shape[2], initial.shape[3], initial.shape[0]]
 
 
-def _check_tensors(x: Tensor, *others: Tensor) -> None:
-    """Refuses what the compiled module, which sees addresses alone, would misread."""
-    dtype_name(x)
-    for tensor in (x, *others):
-        if tensor.device.type != "cpu":
-            raise RuntimeError(f"device: expected cpu tensors (this build has no other backend), got {tensor.device}")
+def _backend_of(x: Tensor, *others: Tensor) -> backends.CpuBackend | backends.CudaBackend:
+    """What runs the operator; refuses what the compiled module, which sees addresses alone, would misread."""
+    backend = backends.backend_of(x)
+    if not (backend.name == "cuda" and x.dtype in _HALVES):
+        dtype_name(x)
+    for tensor in others:
+        if tensor.device != x.device:
+            raise RuntimeError(f"device: expected every tensor on {x.device} as x is, got {tensor.device}")
         if tensor.dtype != x.dtype:
             raise TypeError(f"dtype: expected {x.dtype} as x has, got {tensor.dtype}")
+    return backend
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """``tensor`` in one piece, in a type that the compiled module computes in."""
+    return tensor.to(torch.float32 if tensor.dtype in _HALVES else tensor.dtype).contiguous()
 
 
 def result_shapes(x: Tensor, initial: Tensor, cell: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -131,7 +144,7 @@ def _empty_results(x: Tensor, initial: Tensor, cell: str) -> tuple[Tensor, Tenso
     return x.new_empty(states), x.new_empty(gates)
 
 
-def _recurrent_cpu(x: Tensor, initial: Tensor, weights: list[Tensor], cell: str) -> tuple[Tensor, Tensor]:
+def _recurrent_compiled(x: Tensor, initial: Tensor, weights: list[Tensor], cell: str) -> tuple[Tensor, Tensor]:
     states, gates = _empty_results(x, initial, cell)
     run_recurrent(x, initial, weights, cell, states, gates)
     return states, gates
@@ -141,22 +154,28 @@ def run_recurrent(
     x: Tensor, initial: Tensor, weights: Sequence[Tensor], cell: str, states: Tensor, gates: Tensor
 ) -> None:
     """The compiled pass into ``states`` and ``gates``, of :func:`result_shapes`; autograd does not see it."""
-    _check_tensors(x, initial, *weights)
-    x, weights = x.contiguous(), [w.contiguous() for w in weights]
-    states[:, 0] = initial
-    _C.forward(
+    backend = _backend_of(x, initial, *weights)
+    precision = _HALVES.get(x.dtype)
+    found = [r if precision is None else torch.empty_like(r, dtype=torch.float32) for r in (states, gates)]
+    found[0][:, 0] = initial
+    x, weights = _widened(x), [_widened(w) for w in weights]
+    backend.call(
+        backend.functions.forward,
         cell,
         dtype_name(x),
         sizes(x, initial),
         buffer(x),
         layer_buffers(weights),
-        buffer(states),
-        buffer(gates),
-        torch.get_num_threads(),
+        buffer(found[0]),
+        buffer(found[1]),
+        precision=precision,
     )
+    if precision is not None:
+        states.copy_(found[0])
+        gates.copy_(found[1])
 
 
-def _recurrent_backward_cpu(
+def _recurrent_backward_compiled(
     grad_states: Tensor,
     x: Tensor,
     states: Tensor,
@@ -164,18 +183,15 @@ def _recurrent_backward_cpu(
     weights: list[Tensor],
     cell: str,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    _check_tensors(x, grad_states, states, gates, *weights)
+    backend = _backend_of(x, grad_states, states, gates, *weights)
+    dtype, precision = x.dtype, _HALVES.get(x.dtype)
     # Held by name: of a temporary, only the address would be left.
-    x, states, gates, weights = (
-        x.contiguous(),
-        states.contiguous(),
-        gates.contiguous(),
-        [w.contiguous() for w in weights],
-    )
-    flowing = grad_states.clone(memory_format=torch.contiguous_format)
+    x, states, gates, weights = _widened(x), _widened(states), _widened(gates), [_widened(w) for w in weights]
+    flowing = grad_states.to(x.dtype, copy=True, memory_format=torch.contiguous_format)
     grad_x = torch.empty_like(x)
     grad_weights = [torch.empty_like(w) for w in weights]
-    _C.backward(
+    backend.call(
+        backend.functions.backward,
         cell,
         dtype_name(x),
         sizes(x, states[:, 0]),
@@ -186,9 +202,9 @@ def _recurrent_backward_cpu(
         buffer(flowing),
         buffer(grad_x),
         layer_buffers(grad_weights),
-        torch.get_num_threads(),
+        precision=precision,
     )
-    return grad_x, flowing[:, 0].clone(), grad_weights
+    return grad_x.to(dtype), flowing[:, 0].to(dtype, copy=True), [g.to(dtype) for g in grad_weights]
 
 
 def torch_trajectory(x: Tensor, initial: Tensor, weights: Sequence[Tensor], cell: str) -> Tensor:
@@ -409,8 +425,9 @@ _library.define(
     "recurrent_backward(Tensor grad_states, Tensor x, Tensor states, Tensor gates, Tensor[] weights, str cell) "
     "-> (Tensor grad_x, Tensor grad_initial, Tensor[] grad_weights)"
 )
-_library.impl("recurrent", _recurrent_cpu, "CPU")
-_library.impl("recurrent_backward", _recurrent_backward_cpu, "CPU")
+for _key in ("CPU", "CUDA"):
+    _library.impl("recurrent", _recurrent_compiled, _key)
+    _library.impl("recurrent_backward", _recurrent_backward_compiled, _key)
 
 
 def _recurrent_fake(x: Tensor, initial: Tensor, weights: list[Tensor], cell: str) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,12 @@ struct SchurVector {
   alignas(64) double real[RealSchur::kLargest], imaginary[RealSchur::kLargest];
 };
 
+// What the functions below write on their way.
+struct SchurScratch {
+  alignas(64) double reflector[RealSchur::kLargest];
+  SchurVector x, right;
+};
+
 // Compiled once per instruction set; cpu/ hands the table out with its LinearKernels.
 struct SchurKernels {
   // A [m, m], its rows `row` apart, m <= kLargest. An element below the diagonal counts as 0 where it is below

@@ -47,4 +47,17 @@ struct Trajectory {
   }
 };
 
+// Which states of a step a product is about.
+struct StateRange {
+  Index first = 0, count = 0;
+};
+
+// What a step's Jacobian of layer l is of, with n the size of the layer's input and s its V free states: all S of them
+// or, where state 0 is derived, the others:
+//   time      d s[t, l] / d s[t-1, l]           [V H, V H]
+//   depth     d y[t, l] / d (input of l at t)   [H, n]
+//   input     d s[t, l] / d (input of l at t)   [V H, n]
+//   diagonal  d s[t, l] / d s[t-1, l-1]         [V H, V H]: the time step of layer l-1, seen through the input of l
+enum class Direction { time, depth, diagonal, input };
+
 }  // namespace lsc

@@ -14,11 +14,6 @@ struct GridPoint {
   Index t, b;
 };
 
-// Which states of a step a product is about.
-struct StateRange {
-  Index first, count;
-};
-
 // The step of one layer, linearised at N points. `recurrent` products go through the V states [V, H] that are free, all
 // S of them or, where state 0 is derived, the others; `input` products through what the layer is fed [n].
 template <class T>
@@ -314,14 +309,7 @@ class LinearizedStep {
   std::vector<T> coefficients_, slopes_;
 };
 
-enum class Direction { time, depth, diagonal, input };
-
-// J of one layer l at N points, along a direction of the grid:
-//   time      d s[t, l] / d s[t-1, l]           [V H, V H]
-//   depth     d y[t, l] / d (input of l at t)   [H, n]
-//   input     d s[t, l] / d (input of l at t)   [V H, n]
-//   diagonal  d s[t, l] / d s[t-1, l-1]         [V H, V H]: the time step of layer l-1, seen through the input of l
-// s are the V free states.
+// J of one layer l at N points, along a direction of the grid.
 template <class T>
 class StepOperator : public Operator<T> {
  public:

@@ -1,13 +1,12 @@
-// A cell's row functions, each an evaluation of its `step` or `derive` on another number type, a vector of units at a
-// time.
+// A cell's row functions: algorithms/unit_functions.h, a vector of units at a time.
 //
 // A unit meets the same instructions wherever in a row it stands: what is left of a row after its whole vectors is
 // padded to one and goes through the very same function. So any split of a row gives the same numbers, bit for bit.
 #pragma once
 
+#include "algorithms/unit_functions.h"
 #include "cpu/dispatch.h"
 #include "cpu/lanes.h"
-#include "lsc/cell.h"
 
 // What it calls is inlined into it, and it is neither inlined nor cloned itself: a copy could be contracted otherwise.
 #if defined(__clang__)
@@ -70,22 +69,34 @@ inline void over_units(Index n, const Source<T> (&sources)[kFrom], const Target<
 
 template <class Cell, class T>
 struct CellRows {
-  static constexpr int S = Cell::kStates, P = Cell::kPreactivations, Q = Cell::kUnitParameters, K = P + S + Q;
   using L = Lanes<T>;
+  using Unit = UnitFunctions<Cell, L>;
+  static constexpr int S = Unit::S, P = Unit::P, Q = Unit::Q, K = Unit::K;
 
-  // Argument k of a unit: a pre-activation, a state or a parameter.
-  static L argument(int k, Index u, const Source<T>& p, const Source<T>& s, const Source<T>& w) {
-    return k < P ? p(k, u) : k < P + S ? s(k - P, u) : w(k - P - S, u);
+  // All N rows at units u, u + 1, ..
+  template <int N>
+  static void take(const Source<T>& source, Index u, L* to) {
+    for (int k = 0; k < N; ++k) to[k] = source(k, u);
+  }
+  template <int N>
+  static void put(const L* from, Index u, const Target<T>& target) {
+    for (int k = 0; k < N; ++k) target.set(k, u, from[k]);
+  }
+  // The arguments of a unit: pre-activations, states, parameters.
+  static void take_arguments(const Source<T>& p, const Source<T>& s, const Source<T>& w, Index u, L* to) {
+    take<P>(p, u, to);
+    take<S>(s, u, to + P);
+    take<Q>(w, u, to + P + S);
   }
 
   LSC_ONE_COPY static void step_whole(Index n, const Source<T>* sources, const Target<T>* targets) {
     const Source<T> p = sources[0], s = sources[1], w = sources[2];
     const Target<T> next = targets[0];
     for (Index u = 0; u < n; u += L::kCount) {
-      L unit[K], unit_next[S];
-      for (int k = 0; k < K; ++k) unit[k] = argument(k, u, p, s, w);
-      Cell::step(unit, unit + P, unit + P + S, unit_next);
-      for (int i = 0; i < S; ++i) next.set(i, u, unit_next[i]);
+      L unit[K], result[S];
+      take_arguments(p, s, w, u, unit);
+      Unit::step(unit, result);
+      put<S>(result, u, next);
     }
   }
   static void step(Index n, Index stride, const T* p, const T* s, Index state_stride, const T* w, T* next,
@@ -94,25 +105,14 @@ struct CellRows {
                         step_whole);
   }
 
-  // One evaluation with a direction for every argument gives the whole local Jacobian.
-  static void evaluate(Index u, const Source<T>& p, const Source<T>& s, const Source<T>& w, Dual<L, K>* next) {
-    Dual<L, K> unit[K];
-    for (int k = 0; k < K; ++k) {
-      unit[k] = Dual<L, K>(0.0);
-      unit[k].value = argument(k, u, p, s, w);
-      unit[k].partial[k] = L(1.0);
-    }
-    Cell::step(unit, unit + P, unit + P + S, next);
-  }
-
   LSC_ONE_COPY static void linearize_whole(Index n, const Source<T>* sources, const Target<T>* targets) {
     const Source<T> p = sources[0], s = sources[1], w = sources[2];
     const Target<T> coefficients = targets[0];
     for (Index u = 0; u < n; u += L::kCount) {
-      Dual<L, K> next[S];
-      evaluate(u, p, s, w, next);
-      for (int i = 0; i < S; ++i)
-        for (int k = 0; k < K; ++k) coefficients.set(i * K + k, u, next[i].partial[k]);
+      L unit[K], result[S * K];
+      take_arguments(p, s, w, u, unit);
+      Unit::linearize(unit, result);
+      put<S * K>(result, u, coefficients);
     }
   }
   static void linearize(Index n, Index stride, const T* p, const T* s, Index state_stride, const T* w,
@@ -125,21 +125,14 @@ struct CellRows {
     const Source<T> p = sources[0], s = sources[1], w = sources[2], gradient = sources[3], before = sources[4];
     const Target<T> dp = targets[0], ds = targets[1], dw = targets[2];
     for (Index u = 0; u < n; u += L::kCount) {
-      Dual<L, K> next[S];
-      evaluate(u, p, s, w, next);
-      L weight[S];
-      for (int i = 0; i < S; ++i) weight[i] = gradient(i, u);
-      for (int k = 0; k < K; ++k) {
-        const int first = k >= P && k < P + S ? 0 : 1;
-        L sum = first == 0 ? before(k - P, u) : weight[0] * next[0].partial[k];
-        for (int i = first; i < S; ++i) sum = sum + weight[i] * next[i].partial[k];
-        if (k < P)
-          dp.set(k, u, sum);
-        else if (k < P + S)
-          ds.set(k - P, u, sum);
-        else
-          dw.set(k - P - S, u, sum);
-      }
+      L unit[K], upstream[S], added[S], result[K];
+      take_arguments(p, s, w, u, unit);
+      take<S>(gradient, u, upstream);
+      take<S>(before, u, added);
+      Unit::pull(unit, upstream, added, result);
+      put<P>(result, u, dp);
+      put<S>(result + P, u, ds);
+      put<Q>(result + P + S, u, dw);
     }
   }
   static void pull(Index n, Index stride, const T* p, const T* s, Index state_stride, const T* w, const T* u,
@@ -149,32 +142,20 @@ struct CellRows {
         {{dp, stride, P}, {ds, ds_stride, S}, {dw, stride, Q}}, pull_whole);
   }
 
-  // Inner dual: along (dp, ds). Outer dual: one direction for every argument.
   LSC_ONE_COPY static void second_order_whole(Index n, const Source<T>* sources, const Target<T>* targets) {
-    using Inner = Dual<L, 1>;
-    using Outer = Dual<Inner, K>;
     const Source<T> p = sources[0], s = sources[1], w = sources[2], dp = sources[3], ds = sources[4],
                     weight = sources[5];
     const Target<T> q = targets[0], r = targets[1], m = targets[2];
     for (Index u = 0; u < n; u += L::kCount) {
-      Outer unit[K], next[S];
-      for (int k = 0; k < K; ++k) {
-        unit[k] = Outer(0.0);
-        unit[k].value.value = argument(k, u, p, s, w);
-        if (k < P + S) unit[k].value.partial[0] = k < P ? dp(k, u) : ds(k - P, u);
-        unit[k].partial[k] = Inner(1.0);
-      }
-      Cell::step(unit, unit + P, unit + P + S, next);
-      for (int k = 0; k < K; ++k) {
-        L sum = weight(0, u) * next[0].partial[k].partial[0];
-        for (int i = 1; i < S; ++i) sum = sum + weight(i, u) * next[i].partial[k].partial[0];
-        if (k < P)
-          q.set(k, u, sum);
-        else if (k < P + S)
-          r.set(k - P, u, sum);
-        else
-          m.set(k - P - S, u, sum);
-      }
+      L unit[K], direction[P + S], upstream[S], result[K];
+      take_arguments(p, s, w, u, unit);
+      take<P>(dp, u, direction);
+      take<S>(ds, u, direction + P);
+      take<S>(weight, u, upstream);
+      Unit::second_order(unit, direction, upstream, result);
+      put<P>(result, u, q);
+      put<S>(result + P, u, r);
+      put<Q>(result + P + S, u, m);
     }
   }
   static void second_order(Index n, Index stride, const T* p, const T* s, Index state_stride, const T* w, const T* dp,
@@ -185,18 +166,14 @@ struct CellRows {
   }
 
   LSC_ONE_COPY static void derive_linearize_whole(Index n, const Source<T>* sources, const Target<T>* targets) {
-    using D = Dual<L, S + Q>;
     const Source<T> s = sources[0], w = sources[1];
     const Target<T> slopes = targets[0];
     for (Index u = 0; u < n; u += L::kCount) {
-      D unit[S + Q];
-      for (int k = 0; k < S + Q; ++k) {
-        unit[k] = D(0.0);
-        unit[k].value = k < S ? s(k, u) : w(k - S, u);
-        unit[k].partial[k] = L(1.0);
-      }
-      const D derived = Cell::derive(unit, unit + S);
-      for (int j = 1; j < S + Q; ++j) slopes.set(j - 1, u, derived.partial[j]);
+      L unit[S + Q], result[S - 1 + Q];
+      take<S>(s, u, unit);
+      take<Q>(w, u, unit + S);
+      Unit::derive_linearize(unit, result);
+      put<S - 1 + Q>(result, u, slopes);
     }
   }
   static void derive_linearize(Index n, Index stride, const T* s, Index state_stride, const T* w, T* slopes) {
@@ -205,22 +182,19 @@ struct CellRows {
   }
 
   LSC_ONE_COPY static void derive_second_order_whole(Index n, const Source<T>* sources, const Target<T>* targets) {
-    using Inner = Dual<L, 1>;
-    using Outer = Dual<Inner, S + Q>;
     const Source<T> s = sources[0], w = sources[1], ds = sources[2], weight = sources[3], r_before = sources[4],
                     m_before = sources[5];
     const Target<T> r = targets[0], m = targets[1];
     for (Index u = 0; u < n; u += L::kCount) {
-      Outer unit[S + Q];
-      for (int k = 0; k < S + Q; ++k) {
-        unit[k] = Outer(0.0);
-        unit[k].value.value = k < S ? s(k, u) : w(k - S, u);
-        if (k > 0 && k < S) unit[k].value.partial[0] = ds(k, u);
-        unit[k].partial[k] = Inner(1.0);
-      }
-      const Outer derived = Cell::derive(unit, unit + S);
-      for (int k = 0; k < S; ++k) r.set(k, u, r_before(k, u) + weight(0, u) * derived.partial[k].partial[0]);
-      for (int k = 0; k < Q; ++k) m.set(k, u, m_before(k, u) + weight(0, u) * derived.partial[S + k].partial[0]);
+      L unit[S + Q], direction[S], result[S + Q];
+      take<S>(s, u, unit);
+      take<Q>(w, u, unit + S);
+      take<S>(ds, u, direction);
+      take<S>(r_before, u, result);
+      take<Q>(m_before, u, result + S);
+      Unit::derive_second_order(unit, direction, weight(0, u), result);
+      put<S>(result, u, r);
+      put<Q>(result + S, u, m);
     }
   }
   static void derive_second_order(Index n, Index stride, const T* s, Index state_stride, const T* w, const T* ds,

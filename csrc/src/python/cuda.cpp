@@ -40,6 +40,35 @@ py::dict device_info(int index) {
   return info;
 }
 
+// For the tests of products: c [m, n] <- a [m, k] b [k, n], element (i, j) of `a` at i * a_row + j * a_column, so for
+// b.
+std::int64_t multiply(const std::string& dtype, Index m, Index n, Index k, const Buffer& a, Index a_row, Index a_column,
+                      const Buffer& b, Index b_row, Index b_column, const Buffer& c,
+                      const ExecutionArguments& execution) {
+  return dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto reach = [](const char* name, Index rows, Index row, Index columns, Index column) -> std::int64_t {
+      if (checked_size(name, {rows, columns}) == 0) return 0;
+      return checked_size(name, {rows - 1, row}) + checked_size(name, {columns - 1, column}) + 1;
+    };
+    cuda::Product<T> product;
+    product.m = m;
+    product.n = n;
+    product.k = k;
+    product.a = data<const T>("a", a, reach("a", m, a_row, k, a_column));
+    product.a_row = a_row;
+    product.a_column = a_column;
+    product.b = data<const T>("b", b, reach("b", k, b_row, n, b_column));
+    product.b_row = b_row;
+    product.b_column = b_column;
+    product.c = data<T>("c", c, checked_size("c", {m, n}));
+    product.c_row = n;
+    return execute(execution, [&](cuda::Execution& on) {
+      if (!on.workspace.counting()) cuda::multiply(on, product);
+    });
+  });
+}
+
 }  // namespace
 
 void bind_cuda(py::module_& module) {
@@ -55,6 +84,9 @@ void bind_cuda(py::module_& module) {
   module.def("why_no_device", &cuda::why_no_device);
   module.def("device_info", &device_info, py::arg("index"));
   module.def("architectures", &cuda::architectures);
+  module.def("multiply", &multiply, py::arg("dtype"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("a"),
+             py::arg("a_row"), py::arg("a_column"), py::arg("b"), py::arg("b_row"), py::arg("b_column"), py::arg("c"),
+             py::arg("execution"));
   bind_cuda_recurrence(module);
   bind_cuda_operators(module);
   bind_cuda_scans(module);

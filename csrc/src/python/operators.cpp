@@ -7,7 +7,7 @@
 #include "algorithms/radius_batch.h"
 #include "algorithms/step_operator.h"
 #include "lsc/philox.h"
-#include "python/buffers.h"
+#include "python/step_arguments.h"
 
 namespace lsc::python {
 namespace {
@@ -178,78 +178,48 @@ class AnyStepOperator : public AnyOperator {
       const std::vector<Index> points = checked_points(indices, count);
       const T* left = data<const T>("u", u, checked_size("u", {count, op.rows()}));
       const T* right = data<const T>("v", v, checked_size("v", {count, op.columns()}));
-      const LayerParameters<T> own = layer_gradient<T>(gradient, layer_);
-      const LayerParameters<T> below = diagonal_ ? layer_gradient<T>(gradient_below, layer_ - 1) : LayerParameters<T>{};
-      const Index n = shape_.input_size(layer_), n_below = layer_ > 0 ? shape_.input_size(layer_ - 1) : 0;
-      const std::int64_t state_size = checked_size("states", {count, cell_.states, shape_.H});
-      T* ds = data<T>("states", states, state_size);
-      T* dx = data<T>("input", input, checked_size("input", {count, n}));
-      T* ds_below = data<T>("states_below", states_below, state_size);
-      T* dx_below = data<T>("input_below", input_below, checked_size("input_below", {count, n_below}));
+      const BilinearGradients<T> out = bilinear_gradients<T>(cell_, shape_, layer_, diagonal_, count, gradient,
+                                                             gradient_below, states, input, states_below, input_below);
       const Backend<T> backend = make_backend<T>(threads);
       if (count == 0) return;
       release_and_run([&] {
-        step.bilinear_gradient(backend, count, points.data(), left, right, own, below, ds, dx, ds_below, dx_below);
+        step.bilinear_gradient(backend, count, points.data(), left, right, out.own, out.below, out.states, out.input,
+                               out.states_below, out.input_below);
       });
     });
   }
 
  private:
-  template <class T>
-  LayerParameters<T> layer_gradient(const std::vector<OptionalBuffer>& buffers, Index layer) const {
-    StackShape one = shape_;
-    one.I = shape_.input_size(layer);
-    one.L = 1;
-    return layer_parameters<T>("gradient", cell_, one, {buffers})[0];
-  }
-
   CellShape cell_;
   StackShape shape_;
   Index layer_;
   bool diagonal_;
 };
 
-Direction direction_named(const std::string& name) {
-  if (name == "time") return Direction::time;
-  if (name == "depth") return Direction::depth;
-  if (name == "diagonal") return Direction::diagonal;
-  if (name == "input") return Direction::input;
-  throw std::invalid_argument("direction: expected time, depth, diagonal or input, got '" + name + "'");
-}
-
 std::unique_ptr<AnyStepOperator> step_operator(const std::string& cell_name, const std::string& dtype,
                                                const Sizes& sizes, const Buffer& x, const LayerBuffers& weights,
                                                const Buffer& states, const Buffer& gates, Index layer,
-                                               const std::string& direction_name, const Buffer& t, const Buffer& b,
+                                               const std::string& direction, const Buffer& t, const Buffer& b,
                                                Index count, int threads) {
   return dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
-    const CellShape& cell = cpu::cell_shape(cell_name);
-    const StackShape shape = stack_shape(sizes);
-    const Direction direction = direction_named(direction_name);
-    const auto layers = layer_parameters<const T>("weights", cell, shape, weights);
-    require_weights(cell, layers);
-    const Trajectory<T> trajectory = make_trajectory<T>(cell, shape, x, states, gates);
-    const Index lowest = direction == Direction::diagonal ? 1 : 0;
-    if (layer < lowest || layer >= shape.L)
-      throw std::invalid_argument("layer: expected " + std::to_string(lowest) + " .. " + std::to_string(shape.L - 1) +
-                                  ", got " + std::to_string(layer));
-    const std::int64_t* times = data<const std::int64_t>("t", t, checked_size("t", {count}));
-    const std::int64_t* rows = data<const std::int64_t>("b", b, count);
+    const StepArguments<T> given =
+        step_arguments<T>(cell_name, sizes, x, weights, states, gates, layer, direction, t, b, count);
     std::vector<GridPoint> points;
     for (Index i = 0; i < count; ++i) {
-      if (times[i] < 0 || times[i] >= shape.T || rows[i] < 0 || rows[i] >= shape.B)
-        throw std::invalid_argument("points: expected 0 <= t < T and 0 <= b < B, got (" + std::to_string(times[i]) +
-                                    ", " + std::to_string(rows[i]) + ")");
-      points.push_back({Index(times[i]), Index(rows[i])});
+      if (given.t[i] < 0 || given.t[i] >= given.shape.T || given.b[i] < 0 || given.b[i] >= given.shape.B)
+        throw std::invalid_argument("points: expected 0 <= t < T and 0 <= b < B, got (" + std::to_string(given.t[i]) +
+                                    ", " + std::to_string(given.b[i]) + ")");
+      points.push_back({Index(given.t[i]), Index(given.b[i])});
     }
     const Backend<T> backend = make_backend<T>(threads);
     std::unique_ptr<Operator<T>> held;
     release_and_run([&] {
-      held = std::make_unique<StepOperator<T>>(backend, cell, cpu::cell_kernels<T>(cell_name), layers, trajectory,
-                                               layer, direction, points);
+      held = std::make_unique<StepOperator<T>>(backend, cpu::cell_shape(cell_name), cpu::cell_kernels<T>(cell_name),
+                                               given.layers, given.trajectory, layer, given.direction, points);
     });
-    return std::make_unique<AnyStepOperator>(std::move(held), cell, shape, layer, direction == Direction::diagonal);
+    return std::make_unique<AnyStepOperator>(std::move(held), given.cell, given.shape, layer,
+                                             given.direction == Direction::diagonal);
   });
 }
 

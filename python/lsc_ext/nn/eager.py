@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from lsc_ext import _C, ops
+from lsc_ext import _C, backends, ops
 
 #: A layer's parameters in the order of ``ops.PARAMETERS``, layer after layer; None for an absent one.
 Weights = Sequence[Tensor | None]
@@ -67,7 +67,10 @@ def route(tensors: Sequence[Tensor | None]) -> Route:
 
 
 def watched() -> bool:
-    """Whether a transform, mode, tracer, compiler or forward-mode level would miss a call that torch does not see."""
+    """Whether a transform, mode, tracer, compiler or forward-mode level would miss a call that torch does not see.
+
+    Or where the CPU's kernels are not the ones to call, for CPU tensors stand for others.
+    """
     return (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
@@ -75,6 +78,7 @@ def watched() -> bool:
         or torch._C._len_torch_function_stack() > 0
         or forward_ad._current_level >= 0
         or torch._C._get_tracing_state() is not None
+        or backends.emulating()
     )
 
 

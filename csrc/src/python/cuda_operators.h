@@ -1,0 +1,68 @@
+// The operators of the CUDA backend as Python sees them. They hold addresses of the device's memory, which their owner
+// in Python keeps alive.
+#pragma once
+
+#include <variant>
+
+#include "cuda/operator.h"
+#include "cuda/step_operator.h"
+#include "python/cuda.h"
+
+namespace lsc::python {
+
+class CudaOperator {
+ public:
+  // What kernels take by value.
+  using Products = std::variant<cuda::StepProducts<float>, cuda::StepProducts<double>, cuda::MatrixProducts<float>,
+                                cuda::MatrixProducts<double>>;
+
+  explicit CudaOperator(const Products& products) : products_(products) {}
+
+  // f(products); their number type is Number.
+  template <class F>
+  auto visit(F&& f) const {
+    return std::visit(std::forward<F>(f), products_);
+  }
+
+  Index points() const {
+    return visit([](const auto& products) { return products.points; });
+  }
+  Index rows() const {
+    return visit([](const auto& products) { return products.rows; });
+  }
+  Index columns() const {
+    return visit([](const auto& products) { return products.columns; });
+  }
+
+  // Values of `indices` are not looked at: they are on the device.
+  std::int64_t apply(bool transpose, const OptionalBuffer& indices, Index count, const Buffer& v, const Buffer& out,
+                     const ExecutionArguments& execution) const;
+
+ private:
+  Products products_;
+};
+
+class CudaStepOperator : public CudaOperator {
+ public:
+  template <class T>
+  CudaStepOperator(const cuda::StepOperator<T>& held, const CellShape& cell, const StackShape& shape, Index layer)
+      : CudaOperator(held.products()), held_(held), cell_(cell), shape_(shape), layer_(layer) {}
+
+  // Fills the memory that the operator was made with; to be called before all else.
+  std::int64_t linearize(const ExecutionArguments& execution) const;
+
+  // As of the CPU's StepOperator.
+  std::int64_t bilinear_gradient(const Buffer& indices, Index count, const Buffer& u, const Buffer& v,
+                                 const std::vector<OptionalBuffer>& gradient,
+                                 const std::vector<OptionalBuffer>& gradient_below, const OptionalBuffer& states,
+                                 const OptionalBuffer& input, const OptionalBuffer& states_below,
+                                 const OptionalBuffer& input_below, const ExecutionArguments& execution) const;
+
+ private:
+  std::variant<cuda::StepOperator<float>, cuda::StepOperator<double>> held_;
+  CellShape cell_;
+  StackShape shape_;
+  Index layer_;
+};
+
+}  // namespace lsc::python
