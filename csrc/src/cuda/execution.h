@@ -69,7 +69,7 @@ class DeviceGuard {
   DeviceGuard& operator=(const DeviceGuard&) = delete;
 
  private:
-  int before_;
+  int device_, before_;
 };
 
 // The number of multiprocessors.

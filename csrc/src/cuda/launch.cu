@@ -1,14 +1,15 @@
-#include <map>
-#include <mutex>
-
 #include "cuda/launch.h"
 #include "cuda/mma.h"
+
+#if !defined(LSC_EMULATED)
+#include "cuda/failure.h"
+#endif
 
 namespace lsc::cuda {
 
 #if defined(LSC_EMULATED)
 
-DeviceGuard::DeviceGuard(int device) : before_(device) {}
+DeviceGuard::DeviceGuard(int device) : device_(device), before_(device) {}
 DeviceGuard::~DeviceGuard() = default;
 int processors(int) { return 2; }
 
@@ -21,13 +22,6 @@ int compute_capability(int) { return tensor_cores() ? 80 : 75; }
 #else
 
 namespace {
-
-void check(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  cudaGetLastError();  // it is reported here; the next call starts clean
-  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status) + " (CUDA error " +
-                           std::to_string(int(status)) + ")");
-}
 
 int attribute(cudaDeviceAttr which, int device) {
   int value = 0;
@@ -43,11 +37,13 @@ int compute_capability(int device) {
 
 }  // namespace
 
-DeviceGuard::DeviceGuard(int device) {
+DeviceGuard::DeviceGuard(int device) : device_(device) {
   check(cudaGetDevice(&before_), "device");
-  if (device != before_) check(cudaSetDevice(device), "device");
+  if (device_ != before_) check(cudaSetDevice(device_), "device");
 }
-DeviceGuard::~DeviceGuard() { cudaSetDevice(before_); }
+DeviceGuard::~DeviceGuard() {
+  if (device_ != before_) cudaSetDevice(before_);
+}
 
 int processors(int device) { return attribute(cudaDevAttrMultiProcessorCount, device); }
 

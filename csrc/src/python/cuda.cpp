@@ -1,5 +1,6 @@
 #include "python/cuda.h"
 
+#include "cuda/devices.h"
 #include "cuda/product.h"
 #include "cuda/start_vectors.h"
 
@@ -23,6 +24,20 @@ std::int64_t start_vectors(const std::string& dtype, std::uint64_t seed, std::ui
       if (!on.workspace.counting()) cuda::start_vectors(on, seed, first, count, n, v);
     });
   });
+}
+
+py::dict device_info(int index) {
+  const cuda::Device device = cuda::device_info(index);
+  py::dict info;
+  info["name"] = device.name;
+  info["capability"] = py::make_tuple(device.major, device.minor);
+  info["multiprocessors"] = device.multiprocessors;
+  info["memory"] = device.memory;
+  info["shared_memory_per_block_optin"] = device.shared_memory_per_block_optin;
+  info["registers_per_multiprocessor"] = device.registers_per_multiprocessor;
+  info["driver_version"] = cuda::version_name(cuda::driver_version());
+  info["runtime_version"] = cuda::version_name(cuda::runtime_version());
+  return info;
 }
 
 // For the tests of products: c [m, n] <- a [m, k] b [k, n], element (i, j) of `a` at i * a_row + j * a_column, so for
@@ -65,6 +80,10 @@ void bind_cuda(py::module_& module) {
            py::arg("device"), py::arg("stream"), py::arg("precision"), py::arg("workspace"));
   module.def("start_vectors", &start_vectors, py::arg("dtype"), py::arg("seed"), py::arg("first"), py::arg("count"),
              py::arg("n"), py::arg("out"), py::arg("execution"));
+  module.def("device_count", &cuda::device_count);
+  module.def("why_no_device", &cuda::why_no_device);
+  module.def("device_info", &device_info, py::arg("index"));
+  module.def("architectures", &cuda::architectures);
   module.def("multiply", &multiply, py::arg("dtype"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("a"),
              py::arg("a_row"), py::arg("a_column"), py::arg("b"), py::arg("b_row"), py::arg("b_column"), py::arg("c"),
              py::arg("execution"));
