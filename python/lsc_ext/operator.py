@@ -355,8 +355,8 @@ class JacobianOperator:
 
         Args:
             v: [N, n], or [K, n] with ``index``.
-            index: [K] int64, which point each row belongs to; on the CPU or on the operator's device. Values are checked
-                on the CPU alone: those of another device are the caller's to vouch for.
+            index: [K] int64, which point each row belongs to; on the CPU or on the operator's device. Values are
+                checked on the CPU alone: those of another device are the caller's to vouch for.
 
         Returns:
             [N, m] or [K, m]. Not differentiable.
