@@ -11,7 +11,8 @@
 //   atomic_add(p, v)              on 32- and 64-bit integers in global memory; returns what was there. What other
 //                                 threads see of memory besides is in cuda/ordering.h
 //   LSC_SHARED(T, name, count)    static shared memory, as a Shared<T> called name
-//   dynamic_shared<T>(bytes, count)   a view of the launch's dynamic shared memory from a byte offset on; without a count
+//   dynamic_shared<T>(bytes, count)   a view of the launch's dynamic shared memory from a byte offset on; without a
+//   count
 //                                 of elements to its end
 //   copy_async<Bytes>(to, from)   Bytes 4, 8 or 16 from global to shared memory; commit_copies(), wait_copies<N>():
 //                                 all but the last N commits are there, for this thread
