@@ -52,6 +52,13 @@ def _recordable(tensor: Tensor) -> Tensor:
     return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
 
 
+def _add_rows(target: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """``target[index[k]] += rows[k]``, with the same bits every time: on CUDA ``index_add_`` has atomic sums."""
+    if target.device.type == "cpu":
+        return target.index_add_(0, index, rows)
+    return target.index_put_((index,), rows, accumulate=True)
+
+
 class _Linearization:
     """A batched function at some of its points; products by reverse passes over two kept graphs.
 
@@ -331,7 +338,7 @@ class JacobianOperator:
         for row, argument in zip(rows, self._arguments, strict=True):
             if argument.requires_grad:
                 whole, change = torch.zeros_like(argument), by_id.get(id(row))
-                gradients.append(whole if change is None else whole.index_add_(0, index, change))
+                gradients.append(whole if change is None else _add_rows(whole, index, change))
         return gradients
 
     def _checked(self, name: str, v: Tensor, size: int, index: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -355,8 +362,8 @@ class JacobianOperator:
 
         Args:
             v: [N, n], or [K, n] with ``index``.
-            index: [K] int64, which point each row belongs to; on the CPU or on the operator's device. Values are checked
-                on the CPU alone: those of another device are the caller's to vouch for.
+            index: [K] int64, which point each row belongs to; on the CPU, where the values are checked, or on the
+                operator's device, where the caller vouches for them.
 
         Returns:
             [N, m] or [K, m]. Not differentiable.
@@ -423,9 +430,8 @@ class MatrixOperator(_CompiledOperator):
 
     def bilinear_gradients(self, left: Tensor, right: Tensor, index: Tensor) -> list[Tensor | None]:
         """Outer products."""
-        gradient = torch.zeros_like(self.matrices)
-        gradient.index_add_(0, index.to(self.device), left.unsqueeze(2) * right.unsqueeze(1))
-        return [gradient]
+        outer = left.unsqueeze(2) * right.unsqueeze(1)
+        return [_add_rows(torch.zeros_like(self.matrices), index.to(self.device), outer)]
 
 
 class StepOperator(_CompiledOperator):
@@ -439,7 +445,8 @@ class StepOperator(_CompiledOperator):
         weights: the flat list of parameters, see :mod:`lsc_ext.ops`.
         layer: which layer, from 0.
         direction: "time", "depth", "diagonal" or "input".
-        points: [N, 2] int64 pairs (t, b); on the CPU or with ``x``. Values are checked on the CPU alone.
+        points: [N, 2] int64 pairs (t, b); on the CPU, where the values are checked, or with ``x``, where the caller
+            vouches for them.
         through_states: whether gradients also flow into ``x`` and ``states``.
 
     The weights are those of this moment: a change of their memory does not reach the operator.
@@ -469,7 +476,10 @@ class StepOperator(_CompiledOperator):
                 if tensor.device != x.device:
                     raise RuntimeError(f"{name}: expected tensors on {x.device} as x is, got {tensor.device}")
         self.time, self.batch = (points[:, i].to(x.device, torch.int64).contiguous() for i in range(2))
+        self._layers = [layer] + ([layer - 1] if direction == "diagonal" else [])
         held = [w.detach().contiguous() for w in weights]
+        if self.backend.name == "cuda":  # the CPU's operator packs its own
+            self._weights = held = [w.clone() if i // ops.PER_LAYER in self._layers else w for i, w in enumerate(held)]
         arguments = (
             cell,
             ops.dtype_name(x),
@@ -485,7 +495,10 @@ class StepOperator(_CompiledOperator):
             points.shape[0],
         )
         if self.backend.name == "cuda":
-            self._linearize_on_device(points, held, arguments)
+            self._check_points(points)
+            self._memory = self._memory_on_device(points.shape[0])
+            self.compiled = self.backend.functions.step_operator(*arguments, *(ops.buffer(m) for m in self._memory))
+            self.backend.call(self.compiled.linearize)
         else:
             self.compiled = self.backend.functions.step_operator(*arguments, torch.get_num_threads())
         self.num_points, self.rows, self.columns = self.compiled.points, self.compiled.rows, self.compiled.columns
@@ -498,24 +511,21 @@ class StepOperator(_CompiledOperator):
             direction == "time" and states.shape[2] == 1 and ops.CELL_SHAPES[cell]["recurrent_blocks"] == 0
         )
 
-    def _linearize_on_device(self, points: Tensor, weights: list[Tensor], arguments: tuple[Any, ...]) -> None:
-        """What the CPU's operator keeps by itself, in memory of the device: weights and coefficients."""
-        if points.device.type == "cpu":
+    def _check_points(self, points: Tensor) -> None:
+        if points.device.type == "cpu":  # elsewhere, to look at the values is to wait for them
             outside = points[((points < 0) | (points >= points.new_tensor(self.x.shape[:2]))).any(dim=1)]
             if outside.numel():
                 t, b = outside[0].tolist()
                 raise ValueError(f"points: expected 0 <= t < T and 0 <= b < B, got ({t}, {b})")
+
+    def _memory_on_device(self, points: int) -> list[Tensor]:
+        """For what the CPU's operator keeps by itself: coefficients and slopes, of this layer and of that below."""
         shape, hidden = ops.CELL_SHAPES[self.cell], self.states.shape[4]
         states, units = shape["states"], shape["unit_parameters"]
-        coefficients = (points.shape[0], states, shape["preactivations"] + states + units, hidden)
-        slopes = (points.shape[0], (states - 1 + units) * shape["derived"], hidden)
-        layers = [self.layer] + ([self.layer - 1] if self.direction == "diagonal" else [])
-        self._memory = []
-        for i in range(2):
-            used = i < len(layers)
-            self._memory += [self.x.new_empty(memory if used else 0) for memory in (coefficients, slopes)]
-        self.compiled = self.backend.functions.step_operator(*arguments, *(ops.buffer(m) for m in self._memory))
-        self.backend.call(self.compiled.linearize)
+        coefficients = (points, states, shape["preactivations"] + states + units, hidden)
+        slopes = (points, (states - 1 + units) * shape["derived"], hidden)
+        unused = [(0,)] * (4 - 2 * len(self._layers))
+        return [self.x.new_empty(sizes) for sizes in [coefficients, slopes] * len(self._layers) + unused]
 
     def bilinear_gradients(self, left: Tensor, right: Tensor, index: Tensor) -> list[Tensor | None]:
         """Gradients of the layer's parameters, of the layer's below (diagonal), of x and states (through_states)."""
@@ -523,10 +533,9 @@ class StepOperator(_CompiledOperator):
         below = [torch.zeros_like(w, memory_format=torch.contiguous_format) for w in self._below]
         count, hidden = left.shape[0], self.states.shape[4]
         left, right, index = left.contiguous(), right.contiguous(), index.to(left.device).contiguous()
-        layers = [self.layer] + ([self.layer - 1] if below else [])
         changes: list[Tensor] = []
         if self.through_states:
-            for layer in layers:
+            for layer in self._layers:
                 fed = self.x.shape[2] if layer == 0 else hidden
                 changes += [left.new_empty(count, self.states.shape[2], hidden), left.new_empty(count, fed)]
         data: list[ops.Buffer | None] = [ops.buffer(c) for c in changes]
@@ -543,13 +552,13 @@ class StepOperator(_CompiledOperator):
         )
         gradients: list[Tensor | None] = [*own, *below]
         if self.through_states:
-            gradients += self._scatter(layers, changes, index)
+            gradients += self._scatter(changes, index)
         return gradients
 
-    def _scatter(self, layers: list[int], changes: list[Tensor], index: Tensor) -> list[Tensor | None]:
+    def _scatter(self, changes: list[Tensor], index: Tensor) -> list[Tensor | None]:
         grad_x, grad_states = torch.zeros_like(self.x), torch.zeros_like(self.states)
         t, b = self.time[index], self.batch[index]
-        for i, layer in enumerate(layers):
+        for i, layer in enumerate(self._layers):
             state_change, input_change = changes[2 * i], changes[2 * i + 1]
             for s in range(self.states.shape[2]):
                 grad_states[layer, :, s].index_put_((t, b), state_change[:, s], accumulate=True)

@@ -44,6 +44,7 @@ void apply(Execution& execution, const Products& products, bool transposed, Inde
            numbers);
   };
   if constexpr (sizeof(T) == sizeof(float)) {
+    require_precision(execution);
     switch (execution.precision) {
       case Precision::tf32:
         return run(apply_kernel<Precision::tf32, Products, T>);
@@ -58,10 +59,12 @@ void apply(Execution& execution, const Products& products, bool transposed, Inde
   run(apply_kernel<Precision::fp32, Products, T>);
 }
 
-template void apply(Execution&, const StepProducts<float>&, bool, Index, const std::int64_t*, const float*, float*);
-template void apply(Execution&, const StepProducts<double>&, bool, Index, const std::int64_t*, const double*, double*);
-template void apply(Execution&, const MatrixProducts<float>&, bool, Index, const std::int64_t*, const float*, float*);
-template void apply(Execution&, const MatrixProducts<double>&, bool, Index, const std::int64_t*, const double*,
-                    double*);
+#define LSC_APPLY(Products, T) \
+  template void apply(Execution&, const Products<T>&, bool, Index, const std::int64_t*, const T*, T*)
+LSC_APPLY(StepProducts, float);
+LSC_APPLY(StepProducts, double);
+LSC_APPLY(MatrixProducts, float);
+LSC_APPLY(MatrixProducts, double);
+#undef LSC_APPLY
 
 }  // namespace lsc::cuda

@@ -3,6 +3,7 @@
 
 #include "cuda/execution.h"
 #include "cuda/layer_step.h"
+#include "cuda/operator.h"
 
 namespace lsc::cuda {
 

@@ -1,40 +1,51 @@
-#include <map>
-#include <mutex>
-
 #include "cuda/launch.h"
+#include "cuda/mma.h"
+
+#if !defined(LSC_EMULATED)
+#include "cuda/failure.h"
+#endif
 
 namespace lsc::cuda {
 
 #if defined(LSC_EMULATED)
 
-DeviceGuard::DeviceGuard(int device) : before_(device) {}
+DeviceGuard::DeviceGuard(int device) : device_(device), before_(device) {}
 DeviceGuard::~DeviceGuard() = default;
 int processors(int) { return 2; }
+
+namespace {
+
+int compute_capability(int) { return tensor_cores() ? 80 : 75; }
+
+}  // namespace
 
 #else
 
 namespace {
 
-void check(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  cudaGetLastError();  // it is reported here; the next call starts clean
-  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status) + " (CUDA error " +
-                           std::to_string(int(status)) + ")");
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, which, device), "device");
+  return value;
+}
+
+// Ten times the major number plus the minor one.
+int compute_capability(int device) {
+  return 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
+         attribute(cudaDevAttrComputeCapabilityMinor, device);
 }
 
 }  // namespace
 
-DeviceGuard::DeviceGuard(int device) {
+DeviceGuard::DeviceGuard(int device) : device_(device) {
   check(cudaGetDevice(&before_), "device");
-  if (device != before_) check(cudaSetDevice(device), "device");
+  if (device_ != before_) check(cudaSetDevice(device_), "device");
 }
-DeviceGuard::~DeviceGuard() { cudaSetDevice(before_); }
+DeviceGuard::~DeviceGuard() {
+  if (device_ != before_) cudaSetDevice(before_);
+}
 
-int processors(int device) {
-  int count = 0;
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "device");
-  return count;
-}
+int processors(int device) { return attribute(cudaDevAttrMultiProcessorCount, device); }
 
 void launch_memory(const Execution& execution, const Launch& shape, const void* kernel, void** arguments) {
   constexpr std::size_t kWithoutAsking = 48 * 1024;
@@ -55,5 +66,16 @@ void launch_memory(const Execution& execution, const Launch& shape, const void* 
 }
 
 #endif
+
+bool has_tensor_cores(int device) { return compute_capability(device) >= 80; }
+
+void require_precision(const Execution& execution) {
+  if (execution.precision == Precision::fp32 || has_tensor_cores(execution.device)) return;
+  const char* names[] = {"fp32", "tf32", "fp16", "bf16"};
+  const int capability = compute_capability(execution.device);
+  throw std::invalid_argument(std::string("precision: expected fp32, or compute capability 8.0 or newer, got ") +
+                              names[int(execution.precision)] + " on a device of compute capability " +
+                              std::to_string(capability / 10) + "." + std::to_string(capability % 10));
+}
 
 }  // namespace lsc::cuda

@@ -1,4 +1,8 @@
-// What kernels hold of N dense matrices.
+// What kernels hold of a batch of Jacobians. StepProducts (cuda/layer_step.h) and MatrixProducts have one shape:
+//   Number, points, rows, columns
+//   scratch_elements()    what a tile of products needs beside its vectors
+//   apply_tile<kPrecision>(products, transposed, count, point, v, out, scratch)    in cuda/step_product.h and
+//                         cuda/matrix_product.h, device code
 #pragma once
 
 #include "algorithms/backend.h"
@@ -6,7 +10,7 @@
 
 namespace lsc::cuda {
 
-// matrices [points, rows, columns], in the device's memory.
+// N dense matrices [N, rows, columns].
 template <class T>
 struct MatrixProducts {
   using Number = T;

@@ -9,24 +9,24 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// One thread takes one unit of one pair: what second_order reads of it, and what its products start from.
+// One thread takes one unit of one pair: what second_order reads of it, and what its products start from. Bit k of
+// `on_path`: whether pre-activation k is.
 template <Path kPath, class T>
-LSC_KERNEL prepare_kernel(LayerStep<T> step, Index count, const std::int64_t* point, const T* u, StateRange outputs,
-                          const T* v, typename LinearizedStep<T>::Scratch to) {
+LSC_KERNEL prepare_kernel(LayerStep<T> step, unsigned on_path, Index count, const std::int64_t* point, const T* u,
+                          StateRange outputs, const T* v, typename LinearizedStep<T>::Scratch to) {
   const Index H = step.H, i = Index(block()) * threads() + thread(), j = i / H, unit = i % H;
   if (j >= count) return;
-  const Index at = Index(point[j]), S = step.S, P = step.P;
+  const Index at = Index(point[j]), S = step.S, P = step.P, V = step.V();
   u += j * outputs.count * H;
   for (Index s = 0; s < S; ++s) {
     const Index o = s - outputs.first;
     to.upstream[(j * S + s) * H + unit] = o >= 0 && o < outputs.count ? u[o * H + unit] : T(0);
   }
-  for (Index k = 0; k < P; ++k) {
-    const bool on_path = fed<kPath>(step, int(k)) != kNone;
-    to.g[(j * P + k) * H + unit] = on_path ? output_terms(step, at, outputs, k, unit, u) : T(0);
-    if (!on_path) to.dp[(j * P + k) * H + unit] = 0;
+  for (int k = 0; k < P; ++k) {
+    const bool used = (on_path >> k & 1) != 0;
+    to.g[(j * P + k) * H + unit] = used ? output_terms(step, at, outputs, k, unit, u) : T(0);
+    if (!used) to.dp[(j * P + k) * H + unit] = 0;
   }
-  const Index V = step.V();
   const T* free = v + j * V * H;
   for (Index s = 0; s < S; ++s) {
     T change = 0;
@@ -91,6 +91,13 @@ struct PathProducts {
   const Execution& execution;
   const LayerStep<T>& step;
   Index count;
+
+  // Bit k: whether pre-activation k is fed.
+  unsigned preactivations() const {
+    unsigned bits = 0;
+    each_block([&](int k, int) { bits |= 1u << k; });
+    return bits;
+  }
 
   // dp [count, P, H], the blocks on the path, along rows of what is fed.
   void forward(const T* v, Index v_row, T* dp) const {
@@ -243,8 +250,8 @@ void LinearizedStep<T>::bilinear_gradient(const Execution& execution, Index coun
   T* q = scratch.q;
   T* r = states_out ? states_out : scratch.r;
 
-  launch(execution, {"prepare", {covering(count * H, kThreads)}, kThreads}, prepare_kernel<kPath, T>, step_, count,
-         point, u, outputs, v, scratch);
+  launch(execution, {"prepare", {covering(count * H, kThreads)}, kThreads}, prepare_kernel<kPath, T>, step_,
+         on_path.preactivations(), count, point, u, outputs, v, scratch);
   on_path.forward(direction, direction_row, scratch.dp);
   if (derived) on_path.transposed(scratch.g, true, scratch.through_derived, H);
 

@@ -13,9 +13,9 @@ std::int64_t CudaOperator::apply(bool transpose, const OptionalBuffer& indices, 
     using T = typename std::decay_t<decltype(products)>::Number;
     const Index in_size = transpose ? products.rows : products.columns;
     const Index out_size = transpose ? products.columns : products.rows;
-    if (!indices && count != products.points)
-      throw std::invalid_argument("count: expected " + std::to_string(products.points) + " without indices, got " +
-                                  std::to_string(count));
+    if (!indices && count > products.points)
+      throw std::invalid_argument("count: expected at most " + std::to_string(products.points) +
+                                  " without indices, got " + std::to_string(count));
     const std::int64_t* point = data<const std::int64_t>("indices", indices, checked_size("indices", {count}));
     const T* source = data<const T>("v", v, checked_size("v", {count, in_size}));
     T* target = data<T>("out", out, checked_size("out", {count, out_size}));

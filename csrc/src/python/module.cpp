@@ -9,6 +9,7 @@
 #include "python/operators.h"
 #include "python/scans.h"
 #if defined(LSC_HAVE_CUDA)
+#include "cuda/devices.h"
 #include "python/cuda.h"
 #endif
 
@@ -213,12 +214,21 @@ double run_copy_rate(int threads, std::int64_t bytes, double seconds) {
 py::dict build_info() {
   py::dict info;
   info["version"] = LSC_VERSION;
-  info["backends"] = std::vector<std::string>{"cpu"};
   info["instruction_set"] = cpu::instruction_set().name;
   info["instruction_sets"] = cpu::compiled_instruction_sets();
   info["thread_runtime"] = cpu::thread_runtime();
-  info["cuda_architectures"] = std::vector<std::string>{};
   info["compiler"] = LSC_COMPILER;
+#if defined(LSC_HAVE_CUDA)
+  info["backends"] = std::vector<std::string>{"cpu", "cuda"};
+  info["cuda_architectures"] = cuda::architectures();
+  info["cuda_runtime"] = cuda::version_name(cuda::runtime_version());
+  info["cuda_compiler"] = LSC_CUDA_COMPILER;
+#else
+  info["backends"] = std::vector<std::string>{"cpu"};
+  info["cuda_architectures"] = std::vector<std::string>{};
+  info["cuda_runtime"] = py::none();
+  info["cuda_compiler"] = py::none();
+#endif
   return info;
 }
 
