@@ -52,6 +52,23 @@ LSC_DEVICE void apply_tile(Precision precision, const Products& products, bool t
   apply_tile<Precision::fp32>(products, transposed, count, point, v, out, scratch);
 }
 
+// The serial program, lane 0's. Not inlined, so that the kernels share it.
+template <class T>
+LSC_DEVICE __attribute__((noinline)) void start(Iteration<T>& iteration, std::uint64_t point, Eigenvalue target,
+                                                bool has_target) {
+  iteration.start(point, target, has_target);
+}
+
+template <class T>
+LSC_DEVICE __attribute__((noinline)) void advance(Iteration<T>& iteration, RadiusScratch& scratch) {
+  iteration.advance(scratch);
+}
+
+template <class T>
+LSC_DEVICE __attribute__((noinline)) void write_vector(const Iteration<T>& iteration, T* x) {
+  iteration.ritz_vector(x);
+}
+
 template <class T>
 LSC_DEVICE void write(const RadiusResults<T>& results, Index i, Index n, const Iteration<T>& iteration) {
   const RadiusEstimate& found = iteration.result();
@@ -61,7 +78,7 @@ LSC_DEVICE void write(const RadiusResults<T>& results, Index i, Index n, const I
   results.condition[i] = found.condition;
   results.num_matvecs[i] = std::int32_t(found.num_matvecs);
   results.status[i] = std::uint8_t(found.status);
-  if (results.vectors) iteration.ritz_vector(results.vectors + i * 2 * n);
+  if (results.vectors) write_vector(iteration, results.vectors + i * 2 * n);
 }
 
 // A block advances kTile iterations side by side, one a warp: it gathers what they ask for into one product, and a warp
@@ -90,8 +107,8 @@ LSC_KERNEL radius_kernel(Products products, RadiusOptions options, Index count, 
         item = Index(atomic_add(work.queue, 1ull));
         if (item >= count) break;
         point = targets.point ? Index(targets.point[item]) : item;
-        iteration->start(targets.first + std::uint64_t(point),
-                         targets.eigenvalue ? targets.eigenvalue[item] : Eigenvalue{}, targets.eigenvalue != nullptr);
+        start(*iteration, targets.first + std::uint64_t(point),
+              targets.eigenvalue ? targets.eigenvalue[item] : Eigenvalue{}, targets.eigenvalue != nullptr);
         if (iteration->done()) write(results, item, n, *iteration);
       }
       wanted[warp()] = iteration->done() ? kNothing : int(iteration->product());
@@ -120,7 +137,7 @@ LSC_KERNEL radius_kernel(Products products, RadiusOptions options, Index count, 
       if (own == product)
         unit.run([&] {
           unit.copy(n, output + position * n, iteration->output());
-          iteration->advance(work.scratch[slot]);
+          advance(*iteration, work.scratch[slot]);
           if (iteration->done()) write(results, item, n, *iteration);
         });
     }
