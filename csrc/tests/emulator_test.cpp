@@ -574,6 +574,28 @@ LSC_KERNEL readers_race_kernel(bool bug) {
   if (thread() == 17) x[0] = seen;
 }
 
+// The same within a warp: thread 5 reads, another may, and thread 5 writes.
+LSC_KERNEL hidden_lane_race_kernel(bool bug) {
+  LSC_SHARED(int, x, 1);
+  if (thread() == 0) x[0] = 1;
+  barrier();
+  int seen = thread() == 5 || thread() == 6 ? int(x[0]) : 0;
+  for (int turn = 0; turn < 8; ++turn) atomic_add(&seen, 1);
+  if (!bug || block() != 1) warp_barrier();
+  if (thread() == 5) x[0] = seen;
+}
+
+// Thread 5 knows of its own read, but not of that of another warp.
+LSC_KERNEL hidden_reader_race_kernel(bool bug) {
+  LSC_SHARED(int, x, 1);
+  if (thread() == 0) x[0] = 1;
+  barrier();
+  const int seen = thread() == 5 || thread() == 40 ? int(x[0]) : 0;
+  warp_barrier();
+  if (!bug || block() != 1) barrier();
+  if (thread() == 5) x[0] = seen + 1;
+}
+
 // An operation of a warp orders nobody else.
 LSC_KERNEL warps_race_kernel(bool bug) {
   LSC_SHARED(int, x, 1);
@@ -600,11 +622,25 @@ void unsynchronised_access() {
   });
   CAUGHT((Launch{"lanes", {3}, 64}), lanes_race_kernel, "thread 3", "x[34]");
   CAUGHT((Launch{"readers", {3}, 64}), readers_race_kernel, "race", "x[0]", "thread 17");
+  CAUGHT((Launch{"hidden", {3}, 64}), hidden_lane_race_kernel, "race", "x[0]", "thread 5", "thread 6");
+  CAUGHT((Launch{"hidden", {3}, 64}), hidden_reader_race_kernel, "race", "x[0]", "thread 5", "thread 40");
   CAUGHT((Launch{"warps", {3}, 96}), warps_race_kernel, "race: write to x[0] after a write by thread", "thread 3",
          "thread 70");
 }
 
-enum Plant { kNoWait, kNoCommit, kTooFew, kNoBarrier, kLeftOver, kCrooked, kCrookedFrom, kWidth, kChanged, kOverwrite };
+enum Plant {
+  kNoWait,
+  kNoCommit,
+  kTooFew,
+  kNoBarrier,
+  kLeftOver,
+  kCrooked,
+  kCrookedFrom,
+  kWidth,
+  kChanged,
+  kOverwrite,
+  kEarly
+};
 
 LSC_KERNEL copy_kernel(int plant, float* from, float* out, bool bug) {
   LSC_SHARED(float, x, 16);
@@ -622,6 +658,7 @@ LSC_KERNEL copy_kernel(int plant, float* from, float* out, bool bug) {
   if (i == 2 && planted(kWidth)) copy_async<4>(dynamic_shared<double>(0), reinterpret_cast<const double*>(from));
   if (!planted(kNoCommit)) commit_copies();
   if (i == 3 && planted(kOverwrite)) x[12] = 1;
+  if (i == 2 && planted(kEarly)) out[block()] = x[8];
   if (planted(kTooFew)) {
     wait_copies<1>();
   } else if (!planted(kNoWait)) {
@@ -659,6 +696,7 @@ void copies_that_are_not_there_yet() {
       {kCrookedFrom, {"thread 2: copy of 16 bytes from global memory to x[8], one of which is not aligned"}},
       {kWidth, {"thread 2: copy of 4 bytes to elements of 8"}},
       {kChanged, {"thread 1: global memory changed while a copy from it to x[4]"}},
+      {kEarly, {"thread 2: read of x[8], " + on_its_way + "2"}},
       {kOverwrite, {"thread 3: write to x[12], " + on_its_way + "3"}},
   };
   for_seeds([&] {
