@@ -1,13 +1,15 @@
 """Which compiled code runs the operations of a tensor, and what each of its calls takes beside the data.
 
 A CPU call ends with a number of threads. A CUDA call ends with an ``Execution``: device, stream, precision of products
-and a workspace; without a workspace it does nothing and tells how many bytes it needs.
+and a workspace; without a workspace it does nothing and tells how many bytes it needs. What is wrong with a device is
+said before anything is launched on it. docs/howto/cuda.md
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +20,7 @@ from lsc_ext import _C
 
 #: How float32 products round their operands, by ``torch.get_float32_matmul_precision``.
 _PRECISIONS = {"highest": "fp32", "high": "tf32", "medium": "bf16"}
+_DRIVER_TOO_OLD = "CUDA error 35"
 
 
 class CpuBackend:
@@ -46,17 +49,31 @@ class CudaBackend:
         self.functions, self.device = functions, device
 
     def call(self, function: Callable[..., Any], *arguments: Any, precision: str | None = None) -> None:
-        """Queues a function of :attr:`functions`, or a method of what one returned.
+        """Queues a function of :attr:`functions`, or a method of what one returned; waits for nothing.
 
         Args:
             function: what to call.
             *arguments: what it takes, but for the execution.
             precision: of float32 products, "fp32", "tf32", "fp16" or "bf16"; None for torch's own setting.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for the function's workspace.
         """
         precision = _PRECISIONS[torch.get_float32_matmul_precision()] if precision is None else precision
         needed = function(*arguments, self._execution(precision, None))
-        workspace = torch.empty(max(1, needed), dtype=torch.uint8, device=self.device)
+        # Freed when this returns, before it is used: torch gives memory away again in the order of the stream.
+        workspace = self._workspace(function, max(1, needed))
         function(*arguments, self._execution(precision, (workspace.data_ptr(), workspace.numel())))
+
+    def _workspace(self, function: Callable[..., Any], needed: int) -> Tensor:
+        try:
+            return torch.empty(needed, dtype=torch.uint8, device=self.device)
+        except torch.OutOfMemoryError as error:
+            name = getattr(function, "__name__", str(function))
+            raise torch.OutOfMemoryError(
+                f"workspace: expected {needed} bytes of free memory on {self.device} for {name}, got too little; take "
+                "fewer points or sequences at once"
+            ) from error
 
     def _execution(self, precision: str, workspace: tuple[int, int] | None) -> Any:
         index, stream = 0, 0
@@ -66,37 +83,82 @@ class CudaBackend:
         return self.functions.Execution(index, stream, precision, workspace)
 
 
-_EMULATED: contextvars.ContextVar[Any] = contextvars.ContextVar("emulated", default=None)
+_EMULATED: contextvars.ContextVar[tuple[Any, str] | None] = contextvars.ContextVar("emulated", default=None)
 
 
 @contextlib.contextmanager
-def emulated(functions: Any) -> Iterator[None]:
-    """Inside, CPU tensors stand for CUDA tensors and ``functions`` for the compiled functions of the device."""
-    token = _EMULATED.set(functions)
+def emulated(functions: Any, device_type: str = "cpu") -> Iterator[None]:
+    """Inside, ``functions`` are the compiled functions of CUDA devices, and tensors of ``device_type`` are on one."""
+    token = _EMULATED.set((functions, device_type))
     try:
         yield
     finally:
         _EMULATED.reset(token)
 
 
-def emulating() -> bool:
-    """Whether CPU tensors stand for CUDA tensors (:func:`emulated`)."""
-    return _EMULATED.get() is not None
-
-
-def backend_of(tensor: Tensor) -> CpuBackend | CudaBackend:
+def backend_of(tensor: Tensor, *others: Tensor) -> CpuBackend | CudaBackend:
     """What runs the operations of a tensor.
 
+    Args:
+        tensor: one of the operands.
+        *others: those that must be on the same device.
+
     Raises:
-        RuntimeError: this build has no backend for the tensor's device.
+        RuntimeError: this build has no backend for the tensor's device, or none for its architecture or driver; or
+            tensors of several devices.
     """
-    if tensor.device.type == "cpu":
-        functions = _EMULATED.get()
-        return _CPU if functions is None else CudaBackend(functions, tensor.device)
-    if tensor.device.type == "cuda" and hasattr(_C, "cuda"):
-        return CudaBackend(_C.cuda, tensor.device)
-    known = "cpu or cuda tensors" if hasattr(_C, "cuda") else "cpu tensors (this build has no other backend)"
-    raise RuntimeError(f"device: expected {known}, got {tensor.device}")
+    device = tensor.device
+    for other in others:
+        if other.device != device:
+            raise RuntimeError(f"device: expected tensors of one device, got {device} and {other.device}")
+    functions, on_cuda = getattr(_C, "cuda", None), device.type == "cuda"
+    emulated = _EMULATED.get()
+    if emulated is not None:
+        functions, on_cuda = emulated[0], device.type == emulated[1]
+    if on_cuda and functions is not None:
+        _check_device(functions, device.index or 0)
+        return CudaBackend(functions, device)
+    if device.type == "cpu":
+        return _CPU
+    if device.type == "cuda":
+        raise RuntimeError(
+            f"device: expected cpu tensors, got {device}; this build has no CUDA backend: install with nvcc at hand, "
+            "see docs/howto/cuda.md"
+        )
+    known = "cpu tensors" if functions is None else "cpu or cuda tensors"
+    raise RuntimeError(f"device: expected {known}, got {device}")
+
+
+@functools.cache
+def _check_device(functions: Any, index: int) -> None:
+    """Refuses a device that the compiled functions have no code for; what passes is not asked again."""
+    try:
+        capability = tuple(functions.device_info(index)["capability"])
+    except RuntimeError as error:
+        if _DRIVER_TOO_OLD not in str(error):
+            raise
+        raise RuntimeError(
+            f"device: expected a driver as new as this build's CUDA toolkit, got cuda:{index} with an older one; update "
+            "the driver or build with an older nvcc, see docs/howto/cuda.md"
+        ) from error
+    compiled = list(functions.architectures())
+    if not any(_runs(architecture, capability) for architecture in compiled):
+        major, minor = capability
+        raise RuntimeError(
+            f"device: expected an architecture among {', '.join(compiled)}, which this build has, got cuda:{index} of "
+            f"sm_{major}{minor}; build for it with LSC_CUDA_ARCHITECTURES, see docs/howto/cuda.md"
+        )
+
+
+def _runs(architecture: str, capability: tuple[int, ...]) -> bool:
+    """Whether a device can run what was compiled for ``sm_XY`` (its generation, no older) or ``compute_XY`` (newer)."""
+    kind, _, number = architecture.partition("_")
+    exact = number.endswith(("a", "f"))
+    number = number.rstrip("af")
+    compiled = int(number[:-1]), int(number[-1])
+    if exact:
+        return capability == compiled
+    return capability >= compiled and (kind == "compute" or capability[0] == compiled[0])
 
 
 _CPU = CpuBackend()

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsc_ext import _C, ops
+from lsc_ext import backends, ops
 
 _DTYPES = {
     torch.float32: "float32",
@@ -35,14 +35,15 @@ def _memory(tensor: Tensor) -> Tensor:
     return tensor.resolve_conj().resolve_neg().contiguous()
 
 
-def _check_tensors(transition: Tensor, inputs: Tensor, initial: Tensor | None) -> None:
-    for name, tensor in (("inputs", inputs), ("transition", transition), ("initial", initial)):
+def _check_tensors(name: str, transition: Tensor, inputs: Tensor, initial: Tensor | None) -> None:
+    """``name`` is that of the first."""
+    for what, tensor in ((name, transition), ("initial", initial)):
         if tensor is None:
             continue
-        if tensor.device.type != "cpu":
-            raise RuntimeError(f"{name}: expected a cpu tensor (this build has no other backend), got {tensor.device}")
+        if tensor.device != inputs.device:
+            raise RuntimeError(f"{what}: expected a tensor on {inputs.device} as inputs is, got {tensor.device}")
         if tensor.dtype != inputs.dtype:
-            raise TypeError(f"{name}: expected {inputs.dtype} as inputs has, got {tensor.dtype}")
+            raise TypeError(f"{what}: expected {inputs.dtype} as inputs has, got {tensor.dtype}")
 
 
 def _check_inputs(inputs: Tensor, initial: Tensor | None) -> None:
@@ -70,13 +71,15 @@ def _check_blocks(blocks: Tensor, inputs: Tensor, initial: Tensor | None) -> Non
         raise ValueError(f"blocks: expected shape {expected}, got {tuple(blocks.shape)}")
 
 
-def _scan_cpu(transition: Tensor, inputs: Tensor, initial: Tensor | None, reverse: bool, adjoint: bool) -> Tensor:
+def _scan_compiled(transition: Tensor, inputs: Tensor, initial: Tensor | None, reverse: bool, adjoint: bool) -> Tensor:
     _check_scan(transition, inputs, initial, adjoint)
-    _check_tensors(transition, inputs, initial)
+    _check_tensors("transition", transition, inputs, initial)
     transition, inputs = _memory(transition), _memory(inputs)
     start = None if initial is None else _memory(initial)
     states = torch.empty_like(inputs)
-    _C.scan(
+    backend = backends.backend_of(inputs)
+    backend.call(
+        backend.functions.scan,
         _DTYPES[inputs.dtype],
         list(inputs.shape),
         ops.buffer(transition),
@@ -86,18 +89,19 @@ def _scan_cpu(transition: Tensor, inputs: Tensor, initial: Tensor | None, revers
         transition.dim() == 1,
         reverse,
         adjoint,
-        torch.get_num_threads(),
     )
     return states
 
 
-def _block_scan_cpu(blocks: Tensor, inputs: Tensor, initial: Tensor | None, reverse: bool) -> Tensor:
+def _block_scan_compiled(blocks: Tensor, inputs: Tensor, initial: Tensor | None, reverse: bool) -> Tensor:
     _check_blocks(blocks, inputs, initial)
-    _check_tensors(blocks, inputs, initial)
+    _check_tensors("blocks", blocks, inputs, initial)
     blocks, inputs = _memory(blocks), _memory(inputs)
     start = None if initial is None else _memory(initial)
     states = torch.empty_like(inputs)
-    _C.block_scan(
+    backend = backends.backend_of(inputs)
+    backend.call(
+        backend.functions.block_scan,
         _DTYPES[inputs.dtype],
         [*inputs.shape[:2], *blocks.shape[:2]],
         ops.buffer(blocks),
@@ -105,7 +109,6 @@ def _block_scan_cpu(blocks: Tensor, inputs: Tensor, initial: Tensor | None, reve
         None if start is None else ops.buffer(start),
         ops.buffer(states),
         reverse,
-        torch.get_num_threads(),
     )
     return states
 
@@ -295,8 +298,9 @@ class _BlockScan(torch.autograd.Function):
 _library = torch.library.Library("lsc_ext", "FRAGMENT")
 _library.define("scan(Tensor transition, Tensor inputs, Tensor? initial, bool reverse, bool adjoint) -> Tensor")
 _library.define("block_scan(Tensor blocks, Tensor inputs, Tensor? initial, bool reverse) -> Tensor")
-_library.impl("scan", _scan_cpu, "CPU")
-_library.impl("block_scan", _block_scan_cpu, "CPU")
+for _device in ("CPU", "CUDA"):
+    _library.impl("scan", _scan_compiled, _device)
+    _library.impl("block_scan", _block_scan_compiled, _device)
 
 
 def _scan_fake(transition: Tensor, inputs: Tensor, initial: Tensor | None, reverse: bool, adjoint: bool) -> Tensor:
@@ -368,7 +372,7 @@ def scan(transition: Tensor, inputs: Tensor, initial: Tensor | None = None, *, r
     Raises:
         ValueError: a shape is wrong.
         TypeError: another dtype, or no tensor.
-        RuntimeError: another device than the cpu.
+        RuntimeError: a device that this build has no backend for, or several devices.
     """
     a, b, h = _promoted("transition", transition, inputs, initial)
     assert a is not None

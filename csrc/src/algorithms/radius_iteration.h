@@ -7,22 +7,26 @@
 // gather the requests of many points into one block product and every point has its own fate.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
-#include <complex>
 #include <cstdint>
 #include <limits>
-#include <vector>
 
-#include "algorithms/backend.h"
 #include "algorithms/operator.h"
 #include "algorithms/real_schur.h"
-#include "lsc/philox.h"
+#include "lsc/host_device.h"
 #include "lsc/status.h"
 
 namespace lsc {
 
-using Complex = std::complex<double>;
+// A complex number where std::complex cannot go.
+struct Eigenvalue {
+  double real = 0, imaginary = 0;
+};
+
+LSC_HD inline double modulus(const Eigenvalue& z) { return std::hypot(z.real, z.imaginary); }
+LSC_HD inline double distance(const Eigenvalue& a, const Eigenvalue& b) {
+  return modulus({a.real - b.real, a.imaginary - b.imaginary});
+}
 
 struct RadiusOptions {
   double tol = 1e-3;        // 0: fixed work, max_matvecs products and one factorisation for every point
@@ -30,19 +34,20 @@ struct RadiusOptions {
   std::uint64_t seed = 0;
 };
 
-struct RadiusResult {
-  double radius = std::numeric_limits<double>::quiet_NaN();
-  Complex eigenvalue = {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
-  double residual = std::numeric_limits<double>::infinity();   // |J x - lambda x| / |lambda|, x of unit length
-  double condition = std::numeric_limits<double>::infinity();  // 1 / |y' x| of the Ritz value in H
+// What is known of a radius.
+struct RadiusEstimate {
+  static constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  static constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  double radius = kNan;
+  Eigenvalue eigenvalue = {kNan, kNan};
+  double residual = kInfinity;   // |J x - lambda x| / |lambda|, x of unit length
+  double condition = kInfinity;  // 1 / |y' x| of the Ritz value in H
   Index num_matvecs = 0;
   Status status = Status::max_matvecs;
 };
 
-template <class T>
-class RadiusIteration {
- public:
-  // Sizes of the search space; measured rates behind them are in docs/design/0004.
+// Sizes of the search space; measured rates behind them are in docs/design/0004.
+struct RadiusRules {
   static constexpr Index kFilterSteps = 24;
   static constexpr Index kLeading = 8, kOrder = 32, kKeep = 14;
   static constexpr Index kWideLeading = 16, kWideOrder = 40, kWideKeep = 22;
@@ -51,24 +56,77 @@ class RadiusIteration {
       0.03;  // residual at which the Ritz values beside the reported one count as found
   static constexpr Index kGrowthSteps = 32, kNormSteps = 10;
   static constexpr double kNearby = 0.5;  // smaller Ritz values, zeros of a low rank say, cast no doubt on the largest
-  // What the eigenvalues of H may lose: far less than the rounding of the products that H is made from.
-  static constexpr double kPrecision =
-      std::max(double(std::numeric_limits<T>::epsilon()) / 1024, std::numeric_limits<double>::epsilon());
   static constexpr double kDoubtful = 1e3;  // condition from which a second start must confirm the first
 
-  RadiusIteration(const LinearKernels<T>& linear, Index n, const RadiusOptions& options)
-      : linear_(linear), n_(n), options_(options) {
-    const Index largest = fixed() ? order() : kWideOrder;
-    h_row_ = largest;
-    basis_.resize(std::size_t((largest + 1) * n));
-    if (!fixed()) rotated_.resize(std::size_t((kWideKeep + 2) * n));  // a complex pair may overshoot by one
-    power_.resize(std::size_t(n));
-    output_.resize(std::size_t(n));
-    h_.resize(std::size_t((largest + 1) * largest));
+  static LSC_HD Index smaller(Index a, Index b) { return b < a ? b : a; }
+  static LSC_HD double larger(double a, double b) { return a < b ? b : a; }
+  // Of the Arnoldi factorisation whose budget is fixed.
+  static LSC_HD Index fixed_order(Index n, Index max_matvecs) {
+    const Index afforded = smaller(kOrder, max_matvecs / 5);
+    return smaller(n, afforded < 1 ? 1 : afforded);
+  }
+};
+
+// What an iteration writes on its way through the small eigenproblem and does not need again: iterations that advance
+// one after another share it.
+struct RadiusScratch {
+  RealSchur schur;
+  SchurScratch substitution;
+  SchurVector x, y;
+  int rank[RadiusRules::kWideOrder];
+  double column[RadiusRules::kWideOrder];
+  double kept[RadiusRules::kWideKeep + 1][RadiusRules::kWideOrder];
+  double projected[RadiusRules::kWideKeep + 1][RadiusRules::kWideKeep + 1];
+};
+
+// The memory of one iteration over n x n Jacobians.
+template <class T>
+struct RadiusMemory {
+  T* vectors = nullptr;  // [vectors_needed, n]
+  double* h = nullptr;   // [h_needed]
+
+  // Columns of H.
+  static LSC_HD Index columns(Index n, const RadiusOptions& options) {
+    return options.tol == 0 ? RadiusRules::fixed_order(n, options.max_matvecs) : RadiusRules::kWideOrder;
+  }
+  // While it restarts, a complex pair may overshoot by one.
+  static LSC_HD Index rotated(const RadiusOptions& options) {
+    return options.tol == 0 ? 0 : RadiusRules::kWideKeep + 2;
+  }
+  // The basis, its rotation, one that grows, and a product.
+  static LSC_HD Index vectors_needed(Index n, const RadiusOptions& options) {
+    return columns(n, options) + 1 + rotated(options) + 2;
+  }
+  static LSC_HD Index h_needed(Index n, const RadiusOptions& options) {
+    return (columns(n, options) + 1) * columns(n, options);
+  }
+};
+
+// Linear is what the iteration computes with, on vectors of n numbers T in its memory:
+//   T dot(n, x, y), scale(n, alpha, x, y), T orthogonalise(n, count, v, w, coefficients)   as LinearKernels
+//   combine(n, count, coefficients, v, out)    out = the sum over i < count of coefficients[i] v_i, in that order
+//   copy(n, x, y), fill_normal(seed, point, draw, n, v)
+//   factor(m, A, row, precision, scratch), right_vector(i, scratch, x), left_vector(i, scratch, x)
+// The last three are those of SchurKernels.
+template <class T, class Linear>
+class RadiusIteration : RadiusRules {
+ public:
+  // What the eigenvalues of H may lose: far less than the rounding of the products that H is made from.
+  static constexpr double kEpsilon = std::numeric_limits<T>::epsilon();
+  static constexpr double kDoubleEpsilon = std::numeric_limits<double>::epsilon();
+  static constexpr double kPrecision = kEpsilon / 1024 > kDoubleEpsilon ? kEpsilon / 1024 : kDoubleEpsilon;
+
+  LSC_HD RadiusIteration(const Linear& linear, Index n, const RadiusOptions& options, const RadiusMemory<T>& memory)
+      : linear_(linear), n_(n), options_(options), h_(memory.h) {
+    h_row_ = RadiusMemory<T>::columns(n, options);
+    basis_ = memory.vectors;
+    rotated_ = basis_ + (h_row_ + 1) * n;
+    power_ = rotated_ + RadiusMemory<T>::rotated(options) * n;
+    output_ = power_ + n;
   }
 
   // `point` numbers the start vectors. With a target, looks for the Ritz value nearest to it instead of the largest.
-  void start(std::uint64_t point, Complex target = {}, bool has_target = false) {
+  LSC_HD void start(std::uint64_t point, Eigenvalue target = {}, bool has_target = false) {
     point_ = point;
     target_ = target;
     has_target_ = has_target;
@@ -76,10 +134,10 @@ class RadiusIteration {
     wide_ = growth_done_ = false;
     first_radius_ = -1;
     ritz_size_ = 0;
-    result_ = RadiusResult{};
+    result_ = RadiusEstimate{};
     if (n_ == 0) {
       result_.radius = result_.residual = 0;
-      result_.eigenvalue = 0;
+      result_.eigenvalue = {0, 0};
       result_.condition = 1;
       finish(Status::converged);
       return;
@@ -87,22 +145,23 @@ class RadiusIteration {
     begin();
   }
 
-  bool done() const { return phase_ == Phase::done; }
-  Product product() const { return phase_ == Phase::norm_back ? Product::rmatvec : Product::matvec; }
-  const T* input() const {
+  LSC_HD bool done() const { return phase_ == Phase::done; }
+  LSC_HD Product product() const { return phase_ == Phase::norm_back ? Product::rmatvec : Product::matvec; }
+  LSC_HD const T* input() const {
     if (phase_ == Phase::filter) return basis(0);
-    return phase_ == Phase::arnoldi ? basis(step_) : power_.data();
+    return phase_ == Phase::arnoldi ? basis(step_) : power_;
   }
-  T* output() { return output_.data(); }
-  const RadiusResult& result() const { return result_; }
+  LSC_HD T* output() { return output_; }
+  LSC_HD const RadiusEstimate& result() const { return result_; }
 
   // Takes the product that was written to output().
-  void advance() {
+  LSC_HD void advance(RadiusScratch& scratch) {
+    scratch_ = &scratch;
     if (product() == Product::matvec) ++result_.num_matvecs;
     const double length = norm(output());
-    if (!std::isfinite(length)) {
+    if (!finite(length)) {
       const Index used = result_.num_matvecs;
-      result_ = RadiusResult{};
+      result_ = RadiusEstimate{};
       result_.num_matvecs = used;
       ritz_size_ = 0;
       return finish(Status::nonfinite);
@@ -123,39 +182,36 @@ class RadiusIteration {
   }
 
   // The Ritz vector of the result, x [2, n]: real part, imaginary part; of unit length. Zero where there is none.
-  void ritz_vector(T* x) const {
-    std::fill(x, x + 2 * n_, T(0));
-    for (Index i = 0; i < ritz_size_; ++i) {
-      linear_.axpy(n_, T(ritz_.real[i]), basis(i), x);
-      linear_.axpy(n_, T(ritz_.imaginary[i]), basis(i), x + n_);
-    }
+  LSC_HD void ritz_vector(T* x) const {
+    linear_.combine(n_, ritz_size_, ritz_.real, basis(0), x);
+    linear_.combine(n_, ritz_size_, ritz_.imaginary, basis(0), x + n_);
   }
 
  private:
   enum class Phase { filter, arnoldi, growth, norm, norm_back, done };
 
-  T* basis(Index i) { return basis_.data() + i * n_; }
-  const T* basis(Index i) const { return basis_.data() + i * n_; }
-  double& h(Index i, Index j) { return h_[std::size_t(i * h_row_ + j)]; }
-  double* h_row(Index i) { return h_.data() + i * h_row_; }
-  double norm(const T* x) const { return std::sqrt(double(linear_.dot(n_, x, x))); }
-  bool fixed() const { return options_.tol == 0; }
-  Index order() const {
-    if (fixed()) return std::min(n_, std::max<Index>(1, std::min<Index>(kOrder, options_.max_matvecs / 5)));
-    return std::min<Index>(wide_ ? kWideOrder : kOrder, n_);
+  LSC_HD T* basis(Index i) const { return basis_ + i * n_; }
+  LSC_HD double* h_row(Index i) const { return h_ + i * h_row_; }
+  LSC_HD double& h(Index i, Index j) const { return h_row(i)[j]; }
+  LSC_HD double norm(const T* x) const { return std::sqrt(double(linear_.dot(n_, x, x))); }
+  static LSC_HD bool finite(double x) { return x - x == 0; }
+  LSC_HD bool fixed() const { return options_.tol == 0; }
+  LSC_HD Index order() const {
+    if (fixed()) return fixed_order(n_, options_.max_matvecs);
+    return smaller(wide_ ? kWideOrder : kOrder, n_);
   }
-  Index filter_steps() const {
-    return fixed() ? options_.max_matvecs - order() : std::min<Index>(kFilterSteps, options_.max_matvecs / 2);
+  LSC_HD Index filter_steps() const {
+    return fixed() ? options_.max_matvecs - order() : smaller(kFilterSteps, options_.max_matvecs / 2);
   }
-  Index leading() const { return wide_ ? kWideLeading : kLeading; }
+  LSC_HD Index leading() const { return wide_ ? kWideLeading : kLeading; }
 
-  void finish(Status status) {
+  LSC_HD void finish(Status status) {
     result_.status = status;
     phase_ = Phase::done;
   }
 
   // The first step from a fresh vector.
-  void begin() {
+  LSC_HD void begin() {
     step_ = 0;
     zeros_ = closes_ = 0;
     beta_ = scale_ = 0;
@@ -163,18 +219,18 @@ class RadiusIteration {
     random_unit(basis(0));
   }
 
-  void random_unit(T* v) {
-    fill_normal(options_.seed, point_, draw_++, n_, v);
+  LSC_HD void random_unit(T* v) {
+    linear_.fill_normal(options_.seed, point_, draw_++, n_, v);
     linear_.scale(n_, T(1 / norm(v)), v, v);
   }
 
-  bool out_of_budget() const { return result_.num_matvecs >= options_.max_matvecs; }
+  LSC_HD bool out_of_budget() const { return result_.num_matvecs >= options_.max_matvecs; }
 
-  void advance_filter(double length) {
+  LSC_HD void advance_filter(double length) {
     if (length == 0) {  // J^k v = 0 exactly
       if (++zeros_ == 2) {
         result_.radius = result_.residual = 0;
-        result_.eigenvalue = 0;
+        result_.eigenvalue = {0, 0};
         result_.condition = 1;
         return finish(Status::converged);
       }
@@ -189,7 +245,7 @@ class RadiusIteration {
   }
 
   // w <- w - V h, twice where much cancels ("twice is enough"), and coefficients += h; returns what is left of w.
-  double orthogonalise(T* w, Index count, double length, double* coefficients) {
+  LSC_HD double orthogonalise(T* w, Index count, double length, double* coefficients) {
     for (int pass = 0; pass < 3; ++pass) {
       const double left = std::sqrt(double(linear_.orthogonalise(n_, count, basis(0), w, coefficients)));
       if (left > 0.5 * length) return left;
@@ -198,21 +254,20 @@ class RadiusIteration {
     return length;
   }
 
-  void advance_arnoldi(double length) {
-    double column[kWideOrder] = {};
+  LSC_HD void advance_arnoldi(double length) {
     T* w = output();
+    double* column = cleared_column(step_ + 1);
     double left = orthogonalise(w, step_ + 1, length, column);
     for (Index i = 0; i <= step_; ++i) h(i, step_) = column[i];
-    scale_ = std::max(scale_, length);
+    scale_ = larger(scale_, length);
     const Index m = step_ + 1;
     bool complete = m == n_;
-    if (!complete && left <= 8 * double(std::numeric_limits<T>::epsilon()) * scale_) {
+    if (!complete && left <= 8 * kEpsilon * scale_) {
       left = 0;  // the space is invariant: look for what it misses, once
       complete = ++closes_ == 2;
       if (!complete) {
         random_unit(w);
-        double unused[kWideOrder] = {};
-        const double fresh = orthogonalise(w, m, 1.0, unused);
+        const double fresh = orthogonalise(w, m, 1.0, cleared_column(m));
         complete = fresh == 0;
         if (!complete) linear_.scale(n_, T(1 / fresh), w, basis(m));
       }
@@ -228,61 +283,63 @@ class RadiusIteration {
     if (complete || m >= order() || out_of_budget()) analyse(m, complete);
   }
 
-  // The Ritz values of H, of order m, from the largest modulus down, but for a target's nearest, which comes first.
-  struct RitzValues {
-    RealSchur schur;
-    int rank[kWideOrder];
-    Complex operator[](int i) const { return {schur.real[i], schur.imaginary[i]}; }
-  };
+  LSC_HD double* cleared_column(Index count) const {
+    for (Index i = 0; i < count; ++i) scratch_->column[i] = 0;
+    return scratch_->column;
+  }
 
-  bool find_ritz_values(Index m, RitzValues& ritz) {
-    if (!linear_.schur->factor(int(m), h_.data(), int(h_row_), kPrecision, ritz.schur)) return false;
-    const double* const modulus = ritz.schur.modulus;
+  LSC_HD Eigenvalue ritz_value(int i) const { return {scratch_->schur.real[i], scratch_->schur.imaginary[i]}; }
+
+  // The Ritz values of H, of order m, are those of scratch's schur; its rank sorts them from the largest modulus down,
+  // but for a target's nearest, which comes first. False where there are none.
+  LSC_HD bool find_ritz_values(Index m) {
+    if (!linear_.factor(int(m), h_, int(h_row_), kPrecision, *scratch_)) return false;
+    const double* const moduli = scratch_->schur.modulus;
+    int* const rank = scratch_->rank;
     for (int i = 0; i < int(m); ++i) {
       int at = i;
-      for (; at > 0 && modulus[ritz.rank[at - 1]] < modulus[i]; --at) ritz.rank[at] = ritz.rank[at - 1];
-      ritz.rank[at] = i;
+      for (; at > 0 && moduli[rank[at - 1]] < moduli[i]; --at) rank[at] = rank[at - 1];
+      rank[at] = i;
     }
     if (has_target_) {
-      int* const nearest = std::min_element(ritz.rank, ritz.rank + m, [&](int a, int b) {
-        return std::abs(ritz[a] - target_) < std::abs(ritz[b] - target_);
-      });
-      std::rotate(ritz.rank, nearest, nearest + 1);
+      int nearest = 0;
+      for (int i = 1; i < int(m); ++i)
+        if (distance(ritz_value(rank[i]), target_) < distance(ritz_value(rank[nearest]), target_)) nearest = i;
+      const int first = rank[nearest];
+      for (int i = nearest; i > 0; --i) rank[i] = rank[i - 1];
+      rank[0] = first;
     }
     return true;
   }
 
   // Ends the iteration, or restarts it.
-  void analyse(Index m, bool complete) {
-    RitzValues ritz;
-    if (!find_ritz_values(m, ritz)) return finish(Status::breakdown);
-    const RealSchur& schur = ritz.schur;
-    const int* rank = ritz.rank;
+  LSC_HD void analyse(Index m, bool complete) {
+    if (!find_ritz_values(m)) return finish(Status::breakdown);
+    const RealSchur& schur = scratch_->schur;
+    const int* const rank = scratch_->rank;
     const int best = rank[0];
     const double size = schur.modulus[best];
-    SchurVector x, y;
+    SchurVector &x = scratch_->x, &y = scratch_->y;
     // Rounding in the products limits what any residual can show.
-    const double floor = double(std::numeric_limits<T>::epsilon()) * schur.frobenius;
+    const double floor = kEpsilon * schur.frobenius;
     const auto residual = [&](int i, SchurVector& vector) {
-      linear_.schur->right_vector(schur, i, vector);
-      return beta_ * std::abs(Complex(vector.real[m - 1], vector.imaginary[m - 1])) + floor;
+      linear_.right_vector(i, *scratch_, vector);
+      return beta_ * modulus({vector.real[m - 1], vector.imaginary[m - 1]}) + floor;
     };
-    const auto relative = [&](double r) {
-      return r == 0 ? 0 : size == 0 ? std::numeric_limits<double>::infinity() : r / size;
-    };
+    const auto relative = [&](double r) { return r == 0 ? 0 : size == 0 ? RadiusEstimate::kInfinity : r / size; };
     const auto condition = [&](int i, const SchurVector& right) {
-      linear_.schur->left_vector(schur, i, y);
+      linear_.left_vector(i, *scratch_, y);
       double real = 0, imaginary = 0;
       for (Index r = 0; r < m; ++r) {
         real += y.real[r] * right.real[r] - y.imaginary[r] * right.imaginary[r];
         imaginary += y.real[r] * right.imaginary[r] + y.imaginary[r] * right.real[r];
       }
-      const double overlap = std::abs(Complex(real, imaginary));
-      return overlap > 0 ? 1 / overlap : std::numeric_limits<double>::infinity();
+      const double overlap = modulus({real, imaginary});
+      return overlap > 0 ? 1 / overlap : RadiusEstimate::kInfinity;
     };
     const double best_residual = relative(residual(best, ritz_));
     ritz_size_ = m;
-    result_.eigenvalue = ritz[best];
+    result_.eigenvalue = ritz_value(best);
     result_.radius = size;
     result_.residual = best_residual;
     result_.condition = condition(best, ritz_);
@@ -291,12 +348,12 @@ class RadiusIteration {
 
     bool settled = best_residual < options_.tol;
     if (has_target_) {
-      settled = settled && std::abs(result_.eigenvalue - target_) <= options_.tol * std::abs(target_);
+      settled = settled && distance(result_.eigenvalue, target_) <= options_.tol * modulus(target_);
     } else {
       wide_ = wide_ || (m > kLeading && schur.modulus[rank[kLeading - 1]] > kRing * size);
-      for (Index i = 1; settled && i < std::min(leading(), m); ++i)
+      for (Index i = 1; settled && i < smaller(leading(), m); ++i)
         if (schur.imaginary[rank[i]] >= 0)
-          settled = relative(residual(rank[i], x)) < std::max(options_.tol, kCompanionTol);
+          settled = relative(residual(rank[i], x)) < larger(options_.tol, kCompanionTol);
       settled = settled && (complete || m >= leading());
     }
     bool certain = settled && result_.residual * result_.condition < options_.tol;
@@ -308,11 +365,11 @@ class RadiusIteration {
     if (certain && !has_target_ && m == n_) certain = relative(floor) * result_.condition * result_.condition < 1;
     if (certain && !has_target_ && m < n_) {
       double worst = result_.condition;
-      for (Index i = 1; i < std::min(leading(), m); ++i) {
+      for (Index i = 1; i < smaller(leading(), m); ++i) {
         const int other = rank[i];
         if (schur.imaginary[other] < 0 || schur.modulus[other] < kNearby * size) continue;
-        linear_.schur->right_vector(schur, other, x);
-        worst = std::max(worst, condition(other, x));
+        linear_.right_vector(other, *scratch_, x);
+        worst = larger(worst, condition(other, x));
       }
       certain = relative(floor) * worst * worst < 1;
       if (certain && worst > kDoubtful && first_radius_ < 0 &&
@@ -321,7 +378,7 @@ class RadiusIteration {
         return begin();
       }
       certain =
-          certain && (first_radius_ < 0 ? worst <= kDoubtful : std::abs(size - first_radius_) <= options_.tol * size);
+          certain && (first_radius_ < 0 ? worst <= kDoubtful : std::fabs(size - first_radius_) <= options_.tol * size);
     }
     if (certain) return finish(Status::converged);
     if (complete || (settled && best_residual <= 2 * relative(floor)))
@@ -330,53 +387,51 @@ class RadiusIteration {
     if (!has_target_ && wide_ && !growth_done_ &&
         result_.num_matvecs + kGrowthSteps + kNormSteps <= options_.max_matvecs) {
       growth_done_ = true;
-      std::copy_n(basis(0), n_, power_.data());
+      linear_.copy(n_, basis(0), power_);
       paused_order_ = m;
       growth_ = 0;
       step_ = 0;
       phase_ = Phase::growth;
       return;
     }
-    restart(m, ritz);
+    restart(m);
   }
 
   // Keeps an orthonormal basis of the invariant subspace of H that the first Ritz values span.
-  void restart(Index m, const RitzValues& ritz) {
-    const Index wanted = std::min<Index>(wide_ ? kWideKeep : kKeep, m - 2);
-    double kept[kWideKeep + 1][kWideOrder];
+  LSC_HD void restart(Index m) {
+    const RealSchur& schur = scratch_->schur;
+    const Index wanted = smaller(wide_ ? kWideKeep : kKeep, m - 2);
+    auto* const kept = scratch_->kept;
+    SchurVector& x = scratch_->x;
     Index p = 0;
-    SchurVector x;
     for (Index i = 0; i < m && p < wanted; ++i) {
-      const int index = ritz.rank[i];
-      const double imaginary = ritz.schur.imaginary[index];
+      const int index = scratch_->rank[i];
+      const double imaginary = schur.imaginary[index];
       if (imaginary < 0) continue;  // its pair spans the same plane
-      linear_.schur->right_vector(ritz.schur, index, x);
+      linear_.right_vector(index, *scratch_, x);
       p += add_orthonormal(m, x.real, p, kept);
       if (imaginary > 0) p += add_orthonormal(m, x.imaginary, p, kept);
     }
-    for (Index i = 0; i < p; ++i) {
-      T* target = rotated_.data() + i * n_;
-      std::fill(target, target + n_, T(0));
-      for (Index j = 0; j < m; ++j) linear_.axpy(n_, T(kept[i][j]), basis(j), target);
-    }
-    std::copy_n(basis(m), n_, rotated_.data() + p * n_);
-    std::copy_n(rotated_.data(), (p + 1) * n_, basis_.data());
+    for (Index i = 0; i < p; ++i) linear_.combine(n_, m, kept[i], basis(0), rotated_ + i * n_);
+    linear_.copy(n_, basis(m), rotated_ + p * n_);
+    linear_.copy((p + 1) * n_, rotated_, basis_);
     // S = Z' H Z, and f's row in the new coordinates: beta times the last row of Z. Sums run along rows.
-    double projected[kWideKeep + 1][kWideKeep + 1] = {};
+    auto* const projected = scratch_->projected;
     for (Index i = 0; i < p; ++i) {
-      double zh[kWideOrder] = {};
+      double* const zh = cleared_column(m);
       for (Index r = 0; r < m; ++r)
         for (Index c = 0; c < m; ++c) zh[c] += kept[i][r] * h(r, c);
       for (Index j = 0; j < p; ++j) projected[i][j] = inner(m, zh, kept[j]);
     }
-    for (Index i = 0; i < p; ++i) std::copy_n(projected[i], p, h_row(i));
+    for (Index i = 0; i < p; ++i)
+      for (Index j = 0; j < p; ++j) h(i, j) = projected[i][j];
     for (Index j = 0; j < p; ++j) h(p, j) = beta_ * kept[j][m - 1];
     step_ = p;
     phase_ = Phase::arnoldi;
   }
 
   // Four chains hide the latency of an addition.
-  static double inner(Index m, const double* x, const double* y) {
+  static LSC_HD double inner(Index m, const double* x, const double* y) {
     double sum[4] = {};
     Index i = 0;
     for (; i + 4 <= m; i += 4)
@@ -386,9 +441,9 @@ class RadiusIteration {
   }
 
   // Appends what is new in z to the p vectors that are kept; returns how many that are, 0 or 1.
-  static Index add_orthonormal(Index m, const double* z, Index p, double (*kept)[kWideOrder]) {
+  static LSC_HD Index add_orthonormal(Index m, const double* z, Index p, double (*kept)[kWideOrder]) {
     double* const fresh = kept[p];
-    std::copy_n(z, m, fresh);
+    for (Index i = 0; i < m; ++i) fresh[i] = z[i];
     const double before = std::sqrt(inner(m, fresh, fresh));
     if (before == 0) return 0;
     for (int pass = 0; pass < 2; ++pass)
@@ -406,19 +461,19 @@ class RadiusIteration {
   // singular value is no larger than the growth of a vector, the two bracket the radius. The singular value is sought
   // from the vector that grew, which is the best start known and cannot come out below its growth unless that is
   // fading.
-  void advance_growth(double length) {
+  LSC_HD void advance_growth(double length) {
     if (length == 0) return resume();
     growth_ += std::log(length);
-    linear_.scale(n_, T(1 / length), output(), power_.data());
+    linear_.scale(n_, T(1 / length), output(), power_);
     if (++step_ < kGrowthSteps) return;
     growth_ = std::exp(growth_ / double(kGrowthSteps));
     step_ = 0;
     phase_ = Phase::norm;
   }
 
-  void advance_norm(double length) {
+  LSC_HD void advance_norm(double length) {
     if (length == 0) return resume();
-    linear_.scale(n_, T(1 / length), output(), power_.data());
+    linear_.scale(n_, T(1 / length), output(), power_);
     if (phase_ == Phase::norm) {
       phase_ = Phase::norm_back;
       return;
@@ -428,35 +483,35 @@ class RadiusIteration {
       return;
     }
     const double excess = length / growth_ - 1;  // |J' u| bounds the largest singular value from below
-    if (std::abs(excess) <= options_.tol) {
+    if (std::fabs(excess) <= options_.tol) {
       ritz_size_ = 0;
       result_.radius = growth_;
-      result_.residual = std::abs(excess);
+      result_.residual = std::fabs(excess);
       result_.condition = 1;
-      result_.eigenvalue = {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
+      result_.eigenvalue = {RadiusEstimate::kNan, RadiusEstimate::kNan};
       return finish(Status::converged);
     }
     resume();
   }
 
-  void resume() {
+  LSC_HD void resume() {
     if (out_of_budget()) return finish(Status::max_matvecs);
-    RitzValues ritz;  // once more: H is as it was
-    if (!find_ritz_values(paused_order_, ritz)) return finish(Status::breakdown);
-    restart(paused_order_, ritz);
+    if (!find_ritz_values(paused_order_)) return finish(Status::breakdown);  // once more: H is as it was
+    restart(paused_order_);
   }
 
-  const LinearKernels<T>& linear_;
+  Linear linear_;
   Index n_;
   RadiusOptions options_;
-  std::vector<T> basis_, rotated_, power_, output_;
-  std::vector<double> h_;
-  Index h_row_ = 0;
+  T *basis_, *rotated_, *power_, *output_;
+  double* h_;
+  Index h_row_;
+  RadiusScratch* scratch_ = nullptr;
   SchurVector ritz_;  // of the result, in the coordinates of the basis
   Index ritz_size_ = 0;
-  RadiusResult result_;
+  RadiusEstimate result_;
   Phase phase_ = Phase::done;
-  Complex target_;
+  Eigenvalue target_;
   bool has_target_ = false, wide_ = false, growth_done_ = false;
   std::uint64_t point_ = 0;
   std::uint32_t draw_ = 0;

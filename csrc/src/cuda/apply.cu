@@ -58,12 +58,10 @@ void apply(Execution& execution, const Products& products, bool transposed, Inde
   run(apply_kernel<Precision::fp32, Products, T>);
 }
 
-#define LSC_APPLY(Products, T) \
-  template void apply(Execution&, const Products<T>&, bool, Index, const std::int64_t*, const T*, T*)
-LSC_APPLY(StepProducts, float);
-LSC_APPLY(StepProducts, double);
-LSC_APPLY(MatrixProducts, float);
-LSC_APPLY(MatrixProducts, double);
-#undef LSC_APPLY
+template void apply(Execution&, const StepProducts<float>&, bool, Index, const std::int64_t*, const float*, float*);
+template void apply(Execution&, const StepProducts<double>&, bool, Index, const std::int64_t*, const double*, double*);
+template void apply(Execution&, const MatrixProducts<float>&, bool, Index, const std::int64_t*, const float*, float*);
+template void apply(Execution&, const MatrixProducts<double>&, bool, Index, const std::int64_t*, const double*,
+                    double*);
 
 }  // namespace lsc::cuda

@@ -1,8 +1,4 @@
-// What kernels hold of a batch of Jacobians. StepProducts (cuda/layer_step.h) and MatrixProducts have one shape:
-//   Number, points, rows, columns
-//   scratch_elements()    what a tile of products needs beside its vectors
-//   apply_tile<kPrecision>(products, transposed, count, point, v, out, scratch)    in cuda/step_product.h and
-//                         cuda/matrix_product.h, device code
+// What kernels hold of N dense matrices.
 #pragma once
 
 #include "algorithms/backend.h"
@@ -10,7 +6,7 @@
 
 namespace lsc::cuda {
 
-// N dense matrices [N, rows, columns].
+// matrices [points, rows, columns], in the device's memory.
 template <class T>
 struct MatrixProducts {
   using Number = T;

@@ -5,9 +5,9 @@
 #include "algorithms/backward.h"
 #include "algorithms/forward.h"
 #include "algorithms/roofline.h"
-#include "algorithms/scan.h"
 #include "python/buffers.h"
 #include "python/operators.h"
+#include "python/scans.h"
 #if defined(LSC_HAVE_CUDA)
 #include "python/cuda.h"
 #endif
@@ -163,63 +163,26 @@ void run_backward(const std::string& cell_name, const std::string& dtype, const 
   });
 }
 
-// As `dispatch`, for complex numbers too: f(T{}, is_complex).
-template <class F>
-void dispatch_complex(const std::string& dtype, F&& f) {
-  if (dtype == "complex64") return f(float{}, true);
-  if (dtype == "complex128") return f(double{}, true);
-  if (dtype == "float32") return f(float{}, false);
-  if (dtype == "float64") return f(double{}, false);
-  throw std::invalid_argument("dtype: expected 'float32', 'float64', 'complex64' or 'complex128', got '" + dtype + "'");
-}
-
-void require_sizes(const Sizes& sizes, std::size_t count, const char* names) {
-  if (sizes.size() != count)
-    throw std::invalid_argument(std::string("sizes: expected ") + names + ", got " + std::to_string(sizes.size()) +
-                                " numbers");
-}
-
 void run_scan(const std::string& dtype, const Sizes& sizes, const Buffer& transition, const Buffer& inputs,
               const OptionalBuffer& initial, const Buffer& states, bool constant, bool reverse, bool adjoint,
               int threads) {
-  require_sizes(sizes, 3, "(T, B, N)");
-  checked_size("sizes", {2, sizes[0], sizes[1], sizes[2]});
-  if (adjoint && initial) throw std::invalid_argument("initial: expected none for the adjoint, got memory");
-  dispatch_complex(dtype, [&](auto zero, bool is_complex) {
-    using T = decltype(zero);
-    ScanShape shape;
-    shape.T = sizes[0], shape.B = sizes[1], shape.N = sizes[2];
-    shape.complex = is_complex, shape.reverse = reverse, shape.constant = constant, shape.adjoint = adjoint;
-    const std::int64_t step = checked_size("sizes", {2, shape.B, shape.N}) / 2;
-    const std::int64_t all = checked_size("sizes", {shape.T, step});
-    const T* a = data<const T>("transition", transition, constant ? checked_size("transition", {shape.N}) : all);
-    const T* b = data<const T>("inputs", inputs, all);
-    const T* start = data<const T>("initial", initial, step);
-    T* h = data<T>("states", states, all);
-    const Backend<T> backend = make_backend<T>(threads);
-    release_and_run([&] { DiagonalScan<T>(backend, *cpu::kernel_tables<T>().scan, shape, a, b, start, h).run(); });
-  });
+  with_scan(
+      dtype, sizes, transition, inputs, initial, states, constant, reverse, adjoint,
+      [&](const ScanShape& shape, const auto* a, const auto* b, const auto* start, auto* h) {
+        using T = std::decay_t<decltype(*h)>;
+        const Backend<T> backend = make_backend<T>(threads);
+        release_and_run([&] { DiagonalScan<T>(backend, *cpu::kernel_tables<T>().scan, shape, a, b, start, h).run(); });
+      });
 }
 
 void run_block_scan(const std::string& dtype, const Sizes& sizes, const Buffer& blocks, const Buffer& inputs,
                     const OptionalBuffer& initial, const Buffer& states, bool reverse, int threads) {
-  require_sizes(sizes, 4, "(T, B, K, m)");
-  checked_size("sizes", {2, sizes[0], sizes[1], sizes[2], sizes[3]});
-  dispatch_complex(dtype, [&](auto zero, bool is_complex) {
-    using T = decltype(zero);
-    BlockScanShape shape;
-    shape.T = sizes[0], shape.B = sizes[1], shape.K = sizes[2], shape.m = sizes[3];
-    shape.complex = is_complex, shape.reverse = reverse;
-    const std::int64_t step = checked_size("sizes", {2, shape.B, shape.K, shape.m}) / 2;
-    const std::int64_t all = checked_size("sizes", {shape.T, step});
-    checked_size("blocks", {4, shape.K, shape.m, shape.m});
-    const T* a = data<const T>("blocks", blocks, shape.K * shape.m * shape.m);
-    const T* b = data<const T>("inputs", inputs, all);
-    const T* start = data<const T>("initial", initial, step);
-    T* h = data<T>("states", states, all);
-    const Backend<T> backend = make_backend<T>(threads);
-    release_and_run([&] { block_scan(backend, shape, a, b, start, h); });
-  });
+  with_block_scan(dtype, sizes, blocks, inputs, initial, states, reverse,
+                  [&](const BlockScanShape& shape, const auto* a, const auto* b, const auto* start, auto* h) {
+                    using T = std::decay_t<decltype(*h)>;
+                    const Backend<T> backend = make_backend<T>(threads);
+                    release_and_run([&] { block_scan(backend, shape, a, b, start, h); });
+                  });
 }
 
 void require_seconds(double seconds) {

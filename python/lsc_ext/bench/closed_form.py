@@ -81,6 +81,11 @@ class Points:
             self.kind, self.direction, self.weight.to(dtype), self.bias.to(dtype), self.point.to(dtype), fixed, state
         )
 
+    def moved(self, device: str) -> Points:
+        """The same points on a device."""
+        fixed, state, point, weight, bias = (z.to(device) for z in (*self.data, self.point, self.weight, self.bias))
+        return Points(self.kind, self.direction, weight, bias, point, fixed, state)
+
     def function(self, point: Tensor, fixed: Tensor, state: Tensor, weight: Tensor | None = None) -> Tensor:
         """What is differentiated, of one point or of rows of them."""
         weight = self.weight if weight is None else weight

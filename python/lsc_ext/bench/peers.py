@@ -29,11 +29,16 @@ Radii = Callable[[], Tensor]
 
 def start_vectors(points: Points) -> Tensor:
     """Standard normal, [N, n]."""
-    return torch.randn(points.point.shape, generator=torch.Generator().manual_seed(1), dtype=points.point.dtype)
+    drawn = torch.randn(points.point.shape, generator=torch.Generator().manual_seed(1), dtype=points.point.dtype)
+    return drawn.to(points.point.device)
 
 
-def filtered_arnoldi(product: Product, start: Tensor) -> Tensor:
-    """Radii [N] by normalised power iteration, then Arnoldi with modified Gram-Schmidt, for all points at once."""
+def projected(product: Product, start: Tensor) -> Tensor:
+    """Normalised power iteration, then Arnoldi with modified Gram-Schmidt, for all points at once.
+
+    Returns:
+        The Jacobians in the Krylov spaces, [N, m, m].
+    """
     v, w = start.clone(), torch.empty_like(start)
     length, scratch = start.new_empty(start.shape[0], 1), torch.empty_like(start)
     torch.linalg.vector_norm(v, dim=1, keepdim=True, out=length)
@@ -56,7 +61,12 @@ def filtered_arnoldi(product: Product, start: Tensor) -> Tensor:
         if j + 1 < order:
             torch.linalg.vector_norm(w, dim=1, keepdim=True, out=hessenberg[j + 1, j])
             torch.div(w, hessenberg[j + 1, j].clamp_min(torch.finfo(w.dtype).tiny), out=basis[j + 1])
-    values: Tensor = torch.linalg.eigvals(hessenberg.squeeze(3).permute(2, 0, 1))
+    return hessenberg.squeeze(3).permute(2, 0, 1)
+
+
+def filtered_arnoldi(product: Product, start: Tensor) -> Tensor:
+    """Radii [N]: those of :func:`projected`."""
+    values: Tensor = torch.linalg.eigvals(projected(product, start))
     return values.abs().amax(1)
 
 

@@ -37,11 +37,11 @@ def render(report: Mapping[str, Any], page: Path, readme: Path) -> None:
         write_whole(path, between_markers(path.read_text(), content).encode())
 
 
-def between_markers(text: str, content: str) -> str:
-    """The text with what stands between <!-- benchmarks --> and <!-- /benchmarks --> replaced."""
-    pattern = r"(<!-- benchmarks -->\n).*?(<!-- /benchmarks -->)"
+def between_markers(text: str, content: str, name: str = "benchmarks") -> str:
+    """The text with what stands between <!-- name --> and <!-- /name --> replaced."""
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
     if not re.search(pattern, text, re.DOTALL):
-        raise ValueError("page: expected <!-- benchmarks --> and <!-- /benchmarks -->, got none")
+        raise ValueError(f"page: expected <!-- {name} --> and <!-- /{name} -->, got none")
     return re.sub(pattern, lambda found: found[1] + content + found[2], text, flags=re.DOTALL)
 
 
