@@ -11,12 +11,12 @@ PIP = $(PY) -m pip install --quiet --disable-pip-version-check --constraint cons
 CMAKE = $(BIN)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DLSC_TESTS=ON -DLSC_WERROR=$(or $(LSC_WERROR),OFF)
 CTEST = $(BIN)/ctest --no-tests=error --output-on-failure --parallel 2 --test-dir
 
-CPP_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp')
+CPP_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu') $(wildcard bench/gpu/*.cu)
 SOURCES = CMakeLists.txt pyproject.toml README.md $(shell find csrc python -type f -not -name '*.pyc' -not -name '*.so')
 SANITIZED_TESTS = $(wildcard tests/test_ops.py tests/test_operator.py tests/test_spectral_laws.py tests/test_boundary.py \
   tests/test_dropin.py tests/test_scan.py)
 
-.PHONY: help demo test test-all lint format native-test sanitize bench studies stub clean
+.PHONY: help demo test test-all lint format emulated native-test sanitize gpu bench studies stub clean
 .DELETE_ON_ERROR:
 
 help:
@@ -26,6 +26,8 @@ help:
 	@echo "make lint         ruff, mypy, clang-format and the stub of the compiled module; changes nothing"
 	@echo "make format       rewrite Python and C++ sources in the house style"
 	@echo "make native-test  the C++ tests, once per instruction set"
+	@echo "make emulated     build the device code for the host, as make test does"
+	@echo "make gpu          build, test and measure on a GPU, in stages (STAGE=constants: one of them)"
 	@echo "make sanitize     C++ and Python tests under the address and undefined-behaviour sanitizers"
 	@echo "make bench        speed against every rival, in about ten minutes; writes bench/results, docs and README's table"
 	@echo "                  (make bench GROUP='radii layers' measures these again)"
@@ -36,11 +38,11 @@ help:
 demo: $(VENV)/.installed $(VENV)/.mnist
 	$(PY) -m lsc_ext demo
 
-test: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals
+test: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals emulated
 	$(PY) -m pytest -m "not slow"
 	@$(MAKE) --no-print-directory native-test
 
-test-all: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals
+test-all: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals emulated
 	$(PY) -m pytest --run-slow
 	@$(MAKE) --no-print-directory native-test
 	$(BUILD)/native/csrc/tests/math_test --all
@@ -58,9 +60,20 @@ format: $(VENV)/.tools
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP_SOURCES)
 
+# The device code for the host, which stands in for a GPU in tests.
+emulated: $(VENV)/.tools
+	@echo "building the emulated CUDA backend" && mkdir -p $(BUILD)
+	@$(CMAKE) -S . -B $(BUILD)/emulated -DLSC_EMULATED=ON -DLSC_CUDA=OFF -DPython_EXECUTABLE=$(CURDIR)/$(PY) \
+	  -Dpybind11_DIR=$$($(PY) -m pybind11 --cmakedir) > $(BUILD)/emulated.log || { cat $(BUILD)/emulated.log; exit 1; }
+	@$(BIN)/cmake --build $(BUILD)/emulated --target _emulated -- --quiet
+
+# On a machine with a GPU, by its own Python, torch and nvcc, offline: make gpu PYTHON=python3 [STAGE=constants]
+gpu:
+	$(PYTHON) bench/gpu/run.py $(STAGE) --folder $(or $(FOLDER),$(BUILD)/gpu)
+
 native-test: $(VENV)/.tools
 	@echo "building the C++ tests" && mkdir -p $(BUILD)
-	@$(CMAKE) -S . -B $(BUILD)/native -DLSC_PYTHON=OFF > $(BUILD)/native.log || { cat $(BUILD)/native.log; exit 1; }
+	@$(CMAKE) -S . -B $(BUILD)/native -DLSC_PYTHON=OFF -DLSC_CUDA=OFF -DLSC_EMULATED=ON > $(BUILD)/native.log || { cat $(BUILD)/native.log; exit 1; }
 	@$(BIN)/cmake --build $(BUILD)/native -- --quiet
 	@$(CTEST) $(BUILD)/native
 
@@ -68,7 +81,7 @@ native-test: $(VENV)/.tools
 sanitize: export UBSAN_OPTIONS = print_stacktrace=1
 sanitize: $(VENV)/.installed $(VENV)/.mnist
 	@echo "building with the address and undefined-behaviour sanitizers (minutes)" && mkdir -p $(BUILD)
-	@$(CMAKE) -S . -B $(BUILD)/sanitize -DLSC_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Sanitize \
+	@$(CMAKE) -S . -B $(BUILD)/sanitize -DLSC_CUDA=OFF -DLSC_EMULATED=ON -DLSC_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Sanitize \
 	  -DCMAKE_CXX_FLAGS_SANITIZE=-O1 -DPython_EXECUTABLE=$(CURDIR)/$(PY) \
 	  -Dpybind11_DIR=$$($(PY) -m pybind11 --cmakedir) > $(BUILD)/sanitize.log || { cat $(BUILD)/sanitize.log; exit 1; }
 	@$(BIN)/cmake --build $(BUILD)/sanitize -- --quiet
@@ -108,7 +121,8 @@ $(VENV)/.tools: constraints.txt
 # Not editable: tests see what a user gets. CMake builds in $(BUILD)/<wheel tag>, so only what changed is compiled again.
 $(VENV)/.installed: $(VENV)/.tools $(SOURCES)
 	@echo "building and installing lsc_ext"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) --no-build-isolation ".[demo,plot,test,lint]"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) --no-build-isolation \
+	  --config-settings cmake.define.LSC_CUDA=$(or $(CUDA),OFF) ".[demo,plot,test,lint]"
 	@touch $@
 
 # Installed without its dependencies: nothing but a data file of it is read.

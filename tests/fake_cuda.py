@@ -254,6 +254,7 @@ def fake_cuda(seed: int = 0) -> Iterator[FakeCuda]:
         backends.emulated(emulated.module(), "cuda"),
         mock.patch("torch.cuda.current_stream", current_stream),
         mock.patch("torch.cuda.current_device", lambda: 0),
+        mock.patch("torch.backends.cudnn.is_acceptable", lambda tensor: False),
         _Called(),
         _Dispatched(device) as mode,
     ):

@@ -45,7 +45,7 @@ CPP = {
     "csrc/include/lsc": ("lsc/",),
     "csrc/src/algorithms": ("lsc/", "algorithms/"),
     "csrc/src/cpu": ("lsc/", "algorithms/", "cpu/"),
-    "csrc/src/cuda": ("lsc/", "algorithms/", "cuda/", "emulator/device.h"),
+    "csrc/src/cuda": ("lsc/", "algorithms/", "cuda/", "emulator/device.h", "emulator/mma.h"),
     "csrc/src/emulator": ("lsc/", "cuda/", "emulator/"),
     "csrc/src/python": ("lsc/", "algorithms/", "cpu/", "cuda/", "emulator/", "python/", "pybind11/"),
     "csrc/tests": ("lsc/", "algorithms/", "cpu/", "cuda/", "emulator/", "check.h", "model.h"),

@@ -44,6 +44,7 @@ void apply(Execution& execution, const Products& products, bool transposed, Inde
            numbers);
   };
   if constexpr (sizeof(T) == sizeof(float)) {
+    require_precision(execution);
     switch (execution.precision) {
       case Precision::tf32:
         return run(apply_kernel<Precision::tf32, Products, T>);

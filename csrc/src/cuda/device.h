@@ -2,6 +2,7 @@
 // emulator, which runs a kernel with one fiber a thread (tests only). Device code uses nothing of CUDA but these.
 //
 //   LSC_KERNEL, LSC_DEVICE        a kernel, a function of the device
+//   LSC_UNROLL                    before a loop whose arrays are to stay in registers
 //   thread(), threads()           of the block, one-dimensional; lane(), warp()
 //   block(), blocks()             of the grid along x; block_y(), block_z() along the others
 //   barrier()                     all threads of the block; barrier_or(p): whether p held for any of them
@@ -19,8 +20,11 @@
 #include <cstdint>
 
 #if defined(LSC_EMULATED)
+#define LSC_UNROLL
 #include "emulator/device.h"
 #else
+
+#define LSC_UNROLL _Pragma("unroll")
 
 #include <cuda_runtime.h>
 

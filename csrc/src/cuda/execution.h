@@ -75,4 +75,10 @@ class DeviceGuard {
 // The number of multiprocessors.
 int processors(int device);
 
+// Whether float32 products run on tensor cores: compute capability 8.0 and newer.
+bool has_tensor_cores(int device);
+
+// Throws std::invalid_argument where the execution's precision takes tensor cores and its device has none.
+void require_precision(const Execution& execution);
+
 }  // namespace lsc::cuda

@@ -2,6 +2,7 @@
 #include <mutex>
 
 #include "cuda/launch.h"
+#include "cuda/mma.h"
 
 namespace lsc::cuda {
 
@@ -10,6 +11,12 @@ namespace lsc::cuda {
 DeviceGuard::DeviceGuard(int device) : before_(device) {}
 DeviceGuard::~DeviceGuard() = default;
 int processors(int) { return 2; }
+
+namespace {
+
+int compute_capability(int) { return tensor_cores() ? 80 : 75; }
+
+}  // namespace
 
 #else
 
@@ -22,6 +29,18 @@ void check(cudaError_t status, const char* what) {
                            std::to_string(int(status)) + ")");
 }
 
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, which, device), "device");
+  return value;
+}
+
+// Ten times the major number plus the minor one.
+int compute_capability(int device) {
+  return 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
+         attribute(cudaDevAttrComputeCapabilityMinor, device);
+}
+
 }  // namespace
 
 DeviceGuard::DeviceGuard(int device) {
@@ -30,11 +49,7 @@ DeviceGuard::DeviceGuard(int device) {
 }
 DeviceGuard::~DeviceGuard() { cudaSetDevice(before_); }
 
-int processors(int device) {
-  int count = 0;
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "device");
-  return count;
-}
+int processors(int device) { return attribute(cudaDevAttrMultiProcessorCount, device); }
 
 void launch_memory(const Execution& execution, const Launch& shape, const void* kernel, void** arguments) {
   constexpr std::size_t kWithoutAsking = 48 * 1024;
@@ -55,5 +70,16 @@ void launch_memory(const Execution& execution, const Launch& shape, const void* 
 }
 
 #endif
+
+bool has_tensor_cores(int device) { return compute_capability(device) >= 80; }
+
+void require_precision(const Execution& execution) {
+  if (execution.precision == Precision::fp32 || has_tensor_cores(execution.device)) return;
+  const char* names[] = {"fp32", "tf32", "fp16", "bf16"};
+  const int capability = compute_capability(execution.device);
+  throw std::invalid_argument(std::string("precision: expected fp32, or compute capability 8.0 or newer, got ") +
+                              names[int(execution.precision)] + " on a device of compute capability " +
+                              std::to_string(capability / 10) + "." + std::to_string(capability % 10));
+}
 
 }  // namespace lsc::cuda

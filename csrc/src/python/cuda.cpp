@@ -25,6 +25,35 @@ std::int64_t start_vectors(const std::string& dtype, std::uint64_t seed, std::ui
   });
 }
 
+// For the tests of products: c [m, n] <- a [m, k] b [k, n], element (i, j) of `a` at i * a_row + j * a_column, so for
+// b.
+std::int64_t multiply(const std::string& dtype, Index m, Index n, Index k, const Buffer& a, Index a_row, Index a_column,
+                      const Buffer& b, Index b_row, Index b_column, const Buffer& c,
+                      const ExecutionArguments& execution) {
+  return dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto reach = [](const char* name, Index rows, Index row, Index columns, Index column) -> std::int64_t {
+      if (checked_size(name, {rows, columns}) == 0) return 0;
+      return checked_size(name, {rows - 1, row}) + checked_size(name, {columns - 1, column}) + 1;
+    };
+    cuda::Product<T> product;
+    product.m = m;
+    product.n = n;
+    product.k = k;
+    product.a = data<const T>("a", a, reach("a", m, a_row, k, a_column));
+    product.a_row = a_row;
+    product.a_column = a_column;
+    product.b = data<const T>("b", b, reach("b", k, b_row, n, b_column));
+    product.b_row = b_row;
+    product.b_column = b_column;
+    product.c = data<T>("c", c, checked_size("c", {m, n}));
+    product.c_row = n;
+    return execute(execution, [&](cuda::Execution& on) {
+      if (!on.workspace.counting()) cuda::multiply(on, product);
+    });
+  });
+}
+
 }  // namespace
 
 void bind_cuda(py::module_& module) {
@@ -36,6 +65,9 @@ void bind_cuda(py::module_& module) {
            py::arg("device"), py::arg("stream"), py::arg("precision"), py::arg("workspace"));
   module.def("start_vectors", &start_vectors, py::arg("dtype"), py::arg("seed"), py::arg("first"), py::arg("count"),
              py::arg("n"), py::arg("out"), py::arg("execution"));
+  module.def("multiply", &multiply, py::arg("dtype"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("a"),
+             py::arg("a_row"), py::arg("a_column"), py::arg("b"), py::arg("b_row"), py::arg("b_column"), py::arg("c"),
+             py::arg("execution"));
   bind_cuda_recurrence(module);
   bind_cuda_operators(module);
   bind_cuda_scans(module);
