@@ -95,6 +95,12 @@ def emulated(functions: Any, device_type: str = "cpu") -> Iterator[None]:
         _EMULATED.reset(token)
 
 
+def emulating() -> bool:
+    """Whether CPU tensors stand for CUDA tensors (:func:`emulated`)."""
+    emulated = _EMULATED.get()
+    return emulated is not None and emulated[1] == "cpu"
+
+
 def backend_of(tensor: Tensor, *others: Tensor) -> CpuBackend | CudaBackend:
     """What runs the operations of a tensor.
 
