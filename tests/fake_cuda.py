@@ -1,8 +1,9 @@
-"""A CUDA device without a GPU: inside ``fake_cuda()`` tensors on ``cuda:0``, ``cuda:1`` .. exist, with memory of the host.
+"""A CUDA device without a GPU: inside ``fake_cuda()`` tensors on ``cuda:0``, ``cuda:1`` .. exist in memory of the host.
 
-They say ``device=cuda:0``, refuse to meet tensors of another device where torch refuses, and count what a GPU would make
-the host wait for. torch's own operations run on the memory inside. Compiled operators take the kernel that is registered
-for CUDA, and what asks :mod:`lsc_ext.backends` for a CUDA device gets the device code on the host (:mod:`emulated`).
+They say ``device=cuda:0``, refuse to meet tensors of another device where torch refuses, and count what a GPU would
+make the host wait for. torch's own operations run on the memory inside. Compiled operators take the kernel that is
+registered for CUDA, and what asks :mod:`lsc_ext.backends` for a CUDA device gets the device code on the host
+(:mod:`emulated`).
 
 Beneath Python the tensors are of the device type "lazy", the only one whose backward pass needs no thread of a device.
 Not seen: autocast of torch's own operations, generators on the device, ``torch.cuda`` beyond streams.
@@ -16,13 +17,13 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import emulated
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-import emulated
 from lsc_ext import backends
 
 _BENEATH = "lazy"
@@ -95,7 +96,7 @@ class FakeCuda:
         reads: names of the operations that made the host wait for a result.
         uploads: names of the operations that copied memory of the host to the device.
         draws: names of the operations that drew random numbers on the device.
-        workspaces: names of devices whose current stream was asked for.
+        streams: the devices whose current stream was asked for.
     """
 
     def __init__(self) -> None:
@@ -243,7 +244,6 @@ _CURRENT: list[FakeCuda] = []
 def fake_cuda(seed: int = 0) -> Iterator[FakeCuda]:
     """Inside, ``device="cuda"`` works; the threads of the device code take turns in an order that ``seed`` decides."""
     device = FakeCuda()
-    device.factories = contextlib.nullcontext()
     emulated.module().set_seed(seed)
 
     def current_stream(of: Any = None) -> Any:
@@ -253,8 +253,9 @@ def fake_cuda(seed: int = 0) -> Iterator[FakeCuda]:
     with (
         backends.emulated(emulated.module(), "cuda"),
         mock.patch("torch.cuda.current_stream", current_stream),
-        mock.patch("torch.cuda.current_device", lambda: 0),
-        mock.patch("torch.backends.cudnn.is_acceptable", lambda tensor: False),
+        mock.patch("torch.cuda.current_device", return_value=0),
+        mock.patch("torch.backends.cudnn.is_acceptable", return_value=False),
+        mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False),
         _Called(),
         _Dispatched(device) as mode,
     ):

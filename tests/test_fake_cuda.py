@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from fake_cuda import FakeCudaTensor, fake_cuda
+from torch import Tensor, nn
 
 
 @pytest.mark.parametrize("module", [nn.RNN, nn.GRU, nn.LSTM], ids=lambda m: m.__name__)

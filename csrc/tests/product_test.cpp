@@ -246,14 +246,14 @@ void check_product(const Shape& s, const Variant& variant) {
   report(kept, __FILE__, __LINE__, std::string("between the rows of C: ") + text);
 }
 
-// Every size meets every other in one of the three places; all 216 triples would only take longer.
+// m and n meet in all sizes, k in one of them; all triples would only take longer.
 template <class T>
 void products() {
   each_variant<T>([](const Variant& variant) {
     int i = 0;
     for (const Index m : kSizes)
       for (const Index n : kSizes) {
-        const Index k = kSizes[++i % 6 + 0];
+        const Index k = kSizes[++i % 6];
         check_product<T>({m, n, k, (i & 1) != 0, (i & 2) != 0}, variant);
       }
     for (const bool transposed_a : {false, true})
@@ -297,14 +297,14 @@ bool same_bits(const T* a, const T* b, Index count) {
   return std::memcmp(a, b, std::size_t(count) * sizeof(T)) == 0;
 }
 
-// A row alone, among 9 others, and among 70, i.e. in each of the shapes of tiles, with companions that are not finite.
+// A row alone and among 7, 32 and 69 others, i.e. in each of the shapes of tiles, and beside rows that are not finite.
 template <class T>
 void rows_are_independent() {
-  const Index n = 65, k = 133;
+  const Index n = 31, k = 133;
   each_variant<T>([&](const Variant& variant) {
     std::vector<T> a = normal<T>(1, 70 * k), b = normal<T>(2, k * n);
     const std::vector<T> one = product_of<T>(variant.precision, 1, n, k, a.data() + 5 * k, b.data());
-    for (const Index m : {8, 10, 33, 70}) {
+    for (const Index m : {8, 33, 70}) {
       const std::vector<T> many = product_of<T>(variant.precision, m, n, k, a.data(), b.data());
       CHECK(same_bits(&many[5 * n], one.data(), n));
     }
@@ -423,10 +423,11 @@ std::vector<T> tile_of(Precision precision, Index m, Index k, const T* a, bool t
 template <class T>
 void tiles() {
   each_variant<T>([](const Variant& variant) {
+    constexpr Index kDepths[] = {0, 1, 7, 33, 65};
     int i = 0;
     for (int count = 0; count <= kTile; ++count)
       for (const Index m : {1, 31, 65, 145}) {
-        const Index k = Index[]{0, 1, 7, 33, 65}[++i % 5], v_row = k + 3, out_row = m + 2;
+        const Index k = kDepths[++i % 5], v_row = k + 3, out_row = m + 2;
         const bool transposed = i & 1, accumulate = i & 2;
         const std::vector<T> a = normal<T>(1, m * k), v = normal<T>(2, kTile * v_row);
         const std::vector<T> before = accumulate ? normal<T>(3, kTile * out_row) : nan_filled<T>(kTile * out_row);

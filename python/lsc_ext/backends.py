@@ -20,7 +20,6 @@ from lsc_ext import _C
 
 #: How float32 products round their operands, by ``torch.get_float32_matmul_precision``.
 _PRECISIONS = {"highest": "fp32", "high": "tf32", "medium": "bf16"}
-_DRIVER_TOO_OLD = "CUDA error 35"
 
 
 class CpuBackend:
@@ -96,6 +95,12 @@ def emulated(functions: Any, device_type: str = "cpu") -> Iterator[None]:
         _EMULATED.reset(token)
 
 
+def emulating() -> bool:
+    """Whether CPU tensors stand for CUDA tensors (:func:`emulated`)."""
+    emulated = _EMULATED.get()
+    return emulated is not None and emulated[1] == "cpu"
+
+
 def backend_of(tensor: Tensor, *others: Tensor) -> CpuBackend | CudaBackend:
     """What runs the operations of a tensor.
 
@@ -104,8 +109,8 @@ def backend_of(tensor: Tensor, *others: Tensor) -> CpuBackend | CudaBackend:
         *others: those that must be on the same device.
 
     Raises:
-        RuntimeError: this build has no backend for the tensor's device, or none for its architecture or driver; or
-            tensors of several devices.
+        RuntimeError: this build has no backend for the tensor's device, or none for its architecture; the driver is too
+            old or there is none; or tensors of several devices.
     """
     device = tensor.device
     for other in others:
@@ -132,25 +137,19 @@ def backend_of(tensor: Tensor, *others: Tensor) -> CpuBackend | CudaBackend:
 @functools.cache
 def _check_device(functions: Any, index: int) -> None:
     """Refuses a device that the compiled functions have no code for; what passes is not asked again."""
-    try:
-        capability = tuple(functions.device_info(index)["capability"])
-    except RuntimeError as error:
-        if _DRIVER_TOO_OLD not in str(error):
-            raise
+    compiled = list(getattr(functions, "architectures", list)())
+    if not compiled:  # the device code on the host
+        return
+    major, minor = functions.device_info(index)["capability"]
+    if not any(_runs(architecture, (major, minor)) for architecture in compiled):
         raise RuntimeError(
-            f"device: expected a driver as new as this build's CUDA toolkit, got cuda:{index} with an older one; update "
-            "the driver or build with an older nvcc, see docs/howto/cuda.md"
-        ) from error
-    compiled = list(functions.architectures())
-    if not any(_runs(architecture, capability) for architecture in compiled):
-        major, minor = capability
-        raise RuntimeError(
-            f"device: expected an architecture among {', '.join(compiled)}, which this build has, got cuda:{index} of "
-            f"sm_{major}{minor}; build for it with LSC_CUDA_ARCHITECTURES, see docs/howto/cuda.md"
+            f"device: expected one of [{', '.join(compiled)}], which this build has, got cuda:{index}, which is "
+            f"sm_{major}{minor}; build it again with LSC_CUDA=ON LSC_CUDA_ARCHITECTURES={major}{minor}, "
+            "see docs/howto/cuda.md"
         )
 
 
-def _runs(architecture: str, capability: tuple[int, ...]) -> bool:
+def _runs(architecture: str, capability: tuple[int, int]) -> bool:
     """Whether a device can run what was compiled for ``sm_XY`` (its generation, no older) or ``compute_XY`` (newer)."""
     kind, _, number = architecture.partition("_")
     exact = number.endswith(("a", "f"))

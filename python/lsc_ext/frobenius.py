@@ -31,14 +31,14 @@ def frobenius_radius(operator: JacobianOperator, *, tol: float = 1e-3, seed: int
     if isinstance(operator, ConstantOperator) and operator.num_points > 0:
         return frobenius_radius(operator.one, tol=tol, seed=seed).expand(operator.num_points)
     refuse_tangents(operator)
-    dtype, count = operator.dtype, operator.num_points
+    dtype, count, device = operator.dtype, operator.num_points, operator.device
     short = min(operator.rows, operator.columns)
     positions = torch.arange(short)
     if short > FROBENIUS_LIMIT:
         positions = torch.randperm(short, generator=torch.Generator().manual_seed(seed))[:FROBENIUS_SAMPLE]
     used = positions.shape[0]
     with torch.no_grad():
-        size, squares = (torch.zeros(count, dtype=torch.float64) for _ in range(2))
+        size, squares = (torch.zeros(count, dtype=torch.float64, device=device) for _ in range(2))
         for _, product, _ in _unit_products(operator, positions):
             part = product.double().square().sum(1)
             size += part
@@ -55,11 +55,11 @@ def frobenius_radius(operator: JacobianOperator, *, tol: float = 1e-3, seed: int
         torch.where(finite, radius, nan),
         torch.where(finite, error, nan),
         torch.where(finite, status, Status.nonfinite.value).to(torch.uint8),
-        torch.full((count,), used, dtype=torch.int32),
+        torch.full((count,), used, dtype=torch.int32, device=device),
         nan.to(complex_type(dtype)),
         torch.where(finite, torch.ones_like(radius), nan),
         "frobenius" if used == short else f"frobenius, {used} of {short}",
-        growth_gradient=torch.zeros(count, dtype=torch.bool),
+        growth_gradient=torch.zeros(count, dtype=torch.bool, device=device),
     )
     if not (torch.is_grad_enabled() and any(p.requires_grad for p in operator.parameters)):
         return estimate
@@ -72,7 +72,7 @@ def _unit_products(operator: JacobianOperator, positions: Tensor) -> Iterator[tu
     transpose = operator.rows < operator.columns
     count, short = operator.num_points, min(operator.rows, operator.columns)
     for i in positions.tolist():
-        unit = torch.zeros(count, short, dtype=operator.dtype)
+        unit = torch.zeros(count, short, dtype=operator.dtype, device=operator.device)
         unit[:, i] = 1
         yield unit, operator.rmatvec(unit) if transpose else operator.matvec(unit), transpose
 
@@ -90,7 +90,7 @@ class _FrobeniusProblem:
         scale = share * max(self.operator.rows, self.operator.columns) * radius
         usable = radius.isfinite() & (radius > 0)
         weight = torch.where(usable, upstream / torch.where(usable, scale, torch.ones_like(scale)), 0.0)
-        index = torch.arange(self.operator.num_points)
+        index = torch.arange(self.operator.num_points, device=self.operator.device)
         total = [torch.zeros_like(p) for p in self.operator.parameters]
         for unit, product, transpose in _unit_products(self.operator, self.positions):
             weighted = product * weight.unsqueeze(1)

@@ -234,7 +234,8 @@ def pretrain(
     Args:
         model: any that :func:`lsc_ext.radii` takes.
         data: sequences (samples, for a feed-forward model) in the model's own layout; a DataLoader or any iterable of
-            them (or of tuples that begin with them); None for standard normal ones, drawn afresh at every step.
+            them (or of tuples that begin with them); None for standard normal ones, drawn afresh at every step. Moved
+            to the device of the weights.
         target: 1.0, 0.5, "unbalanced", ``{"time": a, "depth": b}``, or None for 1 with one layer or without recurrence,
             0.5 with several.
         config: how; ``options`` are its fields by name and override it.
@@ -307,13 +308,14 @@ class _Sequences:
         self.sample_dim = sample_dim(model)
         self._batch_size = settings.batch_size
         self._generator = torch.Generator().manual_seed(settings.seed)
+        self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._fresh: Callable[[int], Tensor] | None = None
         if data is None:
-            self._fresh = _random_inputs(model, settings, self._generator)
+            self._fresh = _random_inputs(model, settings, self._generator, self._device)
             self.held_out = self._fresh(settings.batch_size)
             return
         one_sequence = hasattr(model, "batch_first") and not isinstance(model, Submodule)  # what [T, I] means
-        x = _gather(data, settings.max_sequences, self.sample_dim, one_sequence)
+        x = _gather(data, settings.max_sequences, self.sample_dim, one_sequence).to(self._device)
         if x.numel() == 0:
             raise ValueError(f"data: expected at least one sequence of at least one step, got shape {tuple(x.shape)}")
         if not bool(x.isfinite().all()):
@@ -329,7 +331,7 @@ class _Sequences:
             cut = steps - max(1, round(settings.holdout * steps))
             self.held_out, self._training = x.narrow(time_dim, cut, steps - cut), x.narrow(time_dim, 0, cut)
         else:
-            order = torch.randperm(count, generator=self._generator)
+            order = torch.randperm(count, generator=self._generator).to(self._device)
             kept = min(max(1, round(settings.holdout * count)), count - 1)
             self.held_out = x.index_select(self.sample_dim, order[:kept])
             self._training = x.index_select(self.sample_dim, order[kept:])
@@ -339,11 +341,13 @@ class _Sequences:
         if self._fresh is not None:
             return self._fresh(self._batch_size)
         count = self._training.shape[self.sample_dim]
-        chosen = torch.randperm(count, generator=self._generator)[: self._batch_size]
+        chosen = torch.randperm(count, generator=self._generator)[: self._batch_size].to(self._device)
         return self._training.index_select(self.sample_dim, chosen)
 
 
-def _random_inputs(model: Any, settings: PretrainConfig, generator: torch.Generator) -> Callable[[int], Tensor]:
+def _random_inputs(
+    model: Any, settings: PretrainConfig, generator: torch.Generator, device: torch.device
+) -> Callable[[int], Tensor]:
     """Draws standard normal sequences (or samples, for a model without a time axis) for a model that says its width."""
     width = getattr(model, "input_size", None)
     if not isinstance(width, int):
@@ -354,8 +358,8 @@ def _random_inputs(model: Any, settings: PretrainConfig, generator: torch.Genera
 
     def fresh(count: int) -> Tensor:
         if not hasattr(model, "batch_first"):
-            return torch.randn(count, width, generator=generator, dtype=dtype)
-        x = torch.randn(settings.time_steps, count, width, generator=generator, dtype=dtype)
+            return torch.randn(count, width, generator=generator, dtype=dtype).to(device)
+        x = torch.randn(settings.time_steps, count, width, generator=generator, dtype=dtype).to(device)
         return x.transpose(0, 1).contiguous() if model.batch_first else x
 
     return fresh

@@ -211,10 +211,11 @@ def radii(
     estimates: dict[str, RadiusEstimate] = {}
     for direction in names:
         of_layers = [part for layer in layers[direction] for part in parts[direction, layer]]
-        indices = [chosen[direction, layer] for layer in layers[direction]] if sampled else []
+        joined = concatenate(of_layers) if of_layers else _nothing(inputs, method)
+        indices = [_pairs(chosen[direction, layer], trajectory.batch) for layer in layers[direction]] if sampled else []
         estimates[direction] = replace(
-            (concatenate(of_layers) if of_layers else _nothing(inputs, method)).reshape(len(layers[direction]), *shape),
-            index=torch.stack([_pairs(flat, trajectory.batch) for flat in indices]) if indices else None,
+            joined.reshape(len(layers[direction]), *shape),
+            index=torch.stack(indices).to(joined.radius.device) if indices else None,
             population=population,
         )
     return RadiusReport(estimates, layers, "generic")
@@ -274,13 +275,14 @@ def _points_of(piece: Trajectory, first_step: int, chosen: Tensor | None) -> tup
 
 
 def _nothing(inputs: Tensor, method: str) -> RadiusEstimate:
-    dtype = inputs.dtype if inputs.is_floating_point() else torch.get_default_dtype()  # tokens are no radii
+    # Tokens are no radii, and those of half numbers are in float32.
+    dtype = inputs.dtype if inputs.dtype in (torch.float32, torch.float64) else torch.get_default_dtype()
     empty = inputs.new_empty(0, dtype=dtype)
     return RadiusEstimate(
         radius=empty,
         residual=empty,
-        status=torch.empty(0, dtype=torch.uint8),
-        num_matvecs=torch.empty(0, dtype=torch.int32),
+        status=inputs.new_empty(0, dtype=torch.uint8),
+        num_matvecs=inputs.new_empty(0, dtype=torch.int32),
         eigenvalue=empty.to(torch.complex64 if dtype == torch.float32 else torch.complex128),
         condition=empty,
         method=method,

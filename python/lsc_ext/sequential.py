@@ -95,7 +95,7 @@ def _feed_forward(block: Sequence[nn.Module], inputs: Tensor) -> StepLayer:
         return rows
 
     parameters = [p for module in modules for p in module.parameters()]
-    nothing = torch.zeros(inputs.shape[1], 0, dtype=inputs.dtype)
+    nothing = inputs.new_zeros(inputs.shape[1], 0)
     layer, _ = run_layer(lambda rows, state: state, apply, inputs, nothing, parameters)
     if any(_begins_block(module) for module in modules):
         layer.kernels = _weight_kernel(modules)

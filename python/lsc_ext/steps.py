@@ -179,7 +179,8 @@ class StepTrajectory(Trajectory):
         return JacobianOperator(lambda s, x: readout(own.hand_up(x, s)).flatten(1), after, parameters, [inputs])
 
     def _at(self, values: Tensor, points: Tensor) -> Tensor:
-        rows = values[points[:, 0], points[:, 1]]
+        t, b = points.to(values.device).unbind(1)
+        rows = values[t, b]
         return rows if self.through_states else rows.detach()
 
     def kernel(self, direction: str, layer: int) -> Kernel | None:

@@ -32,6 +32,9 @@ TOLERANCES: dict[torch.dtype, Tolerance] = {
     torch.float64: Tolerance(forward=1e-12, gradient=1e-12, jacobian=1e-10),
 }
 
+#: Largest relative error of a result on CUDA against a float64 reference, by the precision of its products.
+PARITY: dict[str, float] = {"float64": 1e-12, "fp32": 1e-5, "tf32": 1e-3, "fp16": 1e-3, "bf16": 1e-2}
+
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """|actual - expected| / |expected| in the Frobenius norm, in float64; 0 where both are zero.

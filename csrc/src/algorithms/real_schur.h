@@ -2,6 +2,8 @@
 // ed., sections 7.4 (Hessenberg), 7.5 (implicit double shift) and 7.6 (eigenvectors by back substitution).
 #pragma once
 
+#include "lsc/host_device.h"
+
 namespace lsc {
 
 // A = scale Z T Z', Z orthogonal, T upper quasi-triangular: its 2 x 2 diagonal blocks are the complex pairs. What lies
@@ -18,8 +20,8 @@ struct RealSchur {
   double frobenius = 0;                 // norm of A
   double real[kLargest], imaginary[kLargest], modulus[kLargest];  // eigenvalues of A, in the order of T's diagonal
 
-  const double& t(int i, int j) const { return TZ[i * kRow + j]; }
-  const double& z(int i, int j) const { return TZ[j * kRow + width + i]; }
+  LSC_HD const double& t(int i, int j) const { return TZ[i * kRow + j]; }
+  LSC_HD const double& z(int i, int j) const { return TZ[j * kRow + width + i]; }
 };
 
 // A complex vector of unit length.

@@ -8,9 +8,11 @@
 //   barrier()                     all threads of the block; barrier_or(p): whether p held for any of them
 //   warp_barrier()                all lanes of the warp, and what each wrote before is seen by all
 //   shuffle(v, lane), shuffle_xor(v, mask), ballot(p)   all lanes take part
-//   atomic_add(p, v)              on 32- and 64-bit integers in global memory; returns what was there
+//   atomic_add(p, v)              on 32- and 64-bit integers in global memory; returns what was there. What other
+//                                 threads see of memory besides is in cuda/ordering.h
 //   LSC_SHARED(T, name, count)    static shared memory, as a Shared<T> called name
-//   dynamic_shared<T>(bytes)      a view of the launch's dynamic shared memory from a byte offset on
+//   dynamic_shared<T>(bytes, count)   a view of the launch's dynamic shared memory from a byte offset on; without a count
+//                                 of elements to its end
 //   copy_async<Bytes>(to, from)   Bytes 4, 8 or 16 from global to shared memory; commit_copies(), wait_copies<N>():
 //                                 all but the last N commits are there, for this thread
 //   mma_*                         one warp's matrix product on the tensor cores, in cuda/mma.h
@@ -52,7 +54,7 @@ class Shared {
   const ::lsc::cuda::Shared<T> name(name##_memory)
 
 template <class T>
-LSC_DEVICE Shared<T> dynamic_shared(std::size_t bytes) {
+LSC_DEVICE Shared<T> dynamic_shared(std::size_t bytes, std::ptrdiff_t = -1) {
   extern __shared__ __align__(16) unsigned char memory[];
   return Shared<T>(reinterpret_cast<T*>(memory + bytes));
 }
@@ -82,6 +84,7 @@ LSC_DEVICE T shuffle_xor(T value, int mask) {
 LSC_DEVICE unsigned ballot(bool p) { return __ballot_sync(kAllLanes, p); }
 
 LSC_DEVICE int atomic_add(int* p, int value) { return atomicAdd(p, value); }
+LSC_DEVICE unsigned atomic_add(unsigned* p, unsigned value) { return atomicAdd(p, value); }
 LSC_DEVICE unsigned long long atomic_add(unsigned long long* p, unsigned long long value) {
   return atomicAdd(p, value);
 }

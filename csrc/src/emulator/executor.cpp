@@ -4,9 +4,9 @@
 #include <cstring>
 #include <deque>
 #include <exception>
-#include <map>
 #include <memory>
 #include <mutex>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -135,7 +135,7 @@ class Executor {
   void begin_block(Block& block);
   void run_thread();
   void make_ready(Thread& thread);
-  void last_arrived(Thread& thread);
+  void release(Thread* threads, int count);
   Thread* pick();
   void pause();
   void go_to(Fiber& from, Thread& thread);
@@ -210,11 +210,12 @@ void Executor::run(const cuda::Launch& shape, const std::function<void()>& kerne
 
   if (Thread* thread = pick()) go_to(launcher_, *thread);
   turn = nullptr;
-  std::string stuck;
-  if (!failure_) stuck = what_is_stuck();
+  const std::string stuck = failure_ ? "" : what_is_stuck();
+  if (!failure_ && stuck.empty()) return;
   cancel();
+  pool_.clear();
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
-  if (!stuck.empty()) throw Fault(stuck);
+  throw Fault(stuck);
 }
 
 // The next block of the order takes the place of one that is over.
@@ -355,28 +356,33 @@ void Executor::cancel() {
     for (int t = 0; t < pool_[b]->count; ++t) {
       Thread& thread = pool_[b]->threads[std::size_t(t)];
       if (thread.fiber) go_to(launcher_, thread);
-      for (int w = 0; w * kWarp < pool_[b]->count; ++w)
-        pool_[b]->clock = std::max(pool_[b]->clock, pool_[b]->warps[std::size_t(w)].clock);
     }
   cancelling_ = false;
   turn = nullptr;
 }
 
 const char* waits_at(const Thread& thread) {
-  if (thread.in_grid_barrier) return "wait at the grid barrier";
+  if (thread.in_grid_barrier) return "waiting at the grid barrier";
   switch (thread.wait) {
     case Wait::warp:
-      return "wait at a warp operation";
+      return "waiting at a warp operation";
     case Wait::block:
-      return "wait at the block barrier";
+      return "waiting at the block barrier";
     case Wait::spin:
-      return "spin";
+      return "waiting for a flag";
     default:
-      return "have finished";
+      return "finished";
   }
 }
 
-// Of the first block that waits for ever, what its threads do, and how the others are; empty where all have finished.
+// Whether every thread has come to where other blocks have to go on.
+bool only_waits_for_others(const Block& block) {
+  return std::all_of(block.threads.begin(), block.threads.begin() + block.count,
+                     [](const Thread& x) { return x.in_grid_barrier || x.wait == Wait::spin; });
+}
+
+// Of the first block that waits for ever, one with a mistake of its own before others, what its threads do, and how the
+// others are; empty where all have finished.
 std::string Executor::what_is_stuck() const {
   const Block* stuck = nullptr;
   std::size_t stuck_blocks = 0, finished_blocks = 0;
@@ -391,7 +397,7 @@ std::string Executor::what_is_stuck() const {
     ++stuck_blocks;
     const auto rank = [](const Block& x) {
       const int* at = x.threads[0].index.block;
-      return std::make_tuple(at[2], at[1], at[0]);
+      return std::make_tuple(only_waits_for_others(x), at[2], at[1], at[0]);
     };
     if (!stuck || rank(block) < rank(*stuck)) stuck = &block;
   }
@@ -445,11 +451,18 @@ const char* name_of(Operation operation) {
   }
 }
 
-void Executor::last_arrived(Thread& thread) {
-  thread.wait = Wait::no;
-  if (draw.below(2) == 0) return;
-  make_ready(thread);
-  pause();
+// All of them go on. They are queued from anywhere on, in one direction or the other; who came last may stay in front.
+void Executor::release(Thread* threads, int count) {
+  Thread& last = self();
+  const int first = int(draw.below(std::size_t(count)));
+  const bool up = draw.below(2) == 0, stays = draw.below(2) == 0;
+  for (int i = 0; i < count; ++i) {
+    const int at = first + (up ? i : count - i);
+    Thread& thread = threads[at < count ? at : at - count];
+    if (!stays || &thread != &last) make_ready(thread);
+  }
+  last.wait = Wait::no;
+  if (!stays) pause();
 }
 
 void Executor::arrive_at_warp(Operation operation, int size, Place place) {
@@ -471,9 +484,7 @@ void Executor::arrive_at_warp(Operation operation, int size, Place place) {
   warp.filling ^= 1;
   warp.sides[warp.filling].bits = 0;
   ++warp.clock;
-  for (int i = 0; i < warp.lanes; ++i)
-    if (&lanes[i] != &thread) make_ready(lanes[i]);
-  last_arrived(thread);
+  release(lanes, warp.lanes);
 }
 
 bool Executor::arrive_at_block(bool with_predicate, bool p, Place place) {
@@ -503,9 +514,7 @@ bool Executor::arrive_at_block(bool with_predicate, bool p, Place place) {
   for (int w = 0; w < warps; ++w) clock = std::max(clock, block.warps[std::size_t(w)].clock);
   for (int w = 0; w < warps; ++w) block.warps[std::size_t(w)].clock = clock + 1;
   block.shared.settle(clock + 1);
-  for (int t = 0; t < block.count; ++t)
-    if (&block.threads[std::size_t(t)] != &thread) make_ready(block.threads[std::size_t(t)]);
-  last_arrived(thread);
+  release(block.threads.data(), block.count);
   return block.result;
 }
 

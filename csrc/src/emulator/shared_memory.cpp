@@ -78,7 +78,6 @@ void SharedMemory::check_read(std::uint32_t from, std::size_t bytes, Moment now)
 }
 
 void SharedMemory::check_write(std::uint32_t from, std::size_t bytes, Moment now) {
-  const Cell written = {now.clock << kThreadBits | now.thread, 0};
   for_each_cell(from, bytes, [&](Cell& cell, std::uint32_t at) {
     const std::uint64_t writer = cell.write & kThread;
     if (cell.write & kInFlight)
@@ -90,10 +89,10 @@ void SharedMemory::check_write(std::uint32_t from, std::size_t bytes, Moment now
     if (cell.read >= settled_reads_ && !(kind == kOne && reader == now.thread) &&
         !(one_warp && cell.read >> kReadBits < now.clock))
       wrong("race: write to ", at, " after a read by thread ", reader == now.thread ? other : reader, kInBetween);
-    cell = written;
+    cell = written(now);
   });
   for (std::uint32_t word = (from + kWord - 1) / kWord; (word + 1) * kWord <= from + bytes; ++word) {
-    words_[word] = written;
+    words_[word] = written(now);
     split_[word] = false;
   }
 }
@@ -105,7 +104,7 @@ void SharedMemory::begin_copy(std::uint32_t from, std::size_t bytes, Moment now)
 
 void SharedMemory::land_copy(std::uint32_t to, const void* from, std::size_t bytes, Moment now) {
   std::memcpy(data_.get() + to, from, bytes);
-  for_each_cell(to, bytes, [&](Cell& cell, std::uint32_t) { cell.write = now.clock << kThreadBits | now.thread; });
+  for_each_cell(to, bytes, [&](Cell& cell, std::uint32_t) { cell.write = written(now).write; });
 }
 
 }  // namespace lsc::emulator

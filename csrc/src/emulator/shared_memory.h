@@ -49,8 +49,10 @@ class SharedMemory {
     if constexpr (kBytes % kWord == 0) {
       bool quick = at % kWord == 0;
       Cell* cells = words_.get() + at / kWord;
+      const std::uint64_t own = written(now).write;
       for (std::size_t w = 0; w < kBytes / kWord; ++w)
-        quick = quick && !split_[at / kWord + w] && cells[w].write - first_ < settled_ - first_;
+        quick =
+            quick && !split_[at / kWord + w] && (cells[w].write - first_ < settled_ - first_ || cells[w].write == own);
       if (quick) {
         for (std::size_t w = 0; w < kBytes / kWord; ++w) note_read(cells[w], now);
         return data_.get() + at;
@@ -64,10 +66,12 @@ class SharedMemory {
     if constexpr (kBytes % kWord == 0) {
       bool quick = at % kWord == 0;
       Cell* cells = words_.get() + at / kWord;
+      const std::uint64_t own = written(now).write, own_read = readers(now, kOne, now.thread);
       for (std::size_t w = 0; w < kBytes / kWord; ++w)
-        quick = quick && !split_[at / kWord + w] && cells[w].write < settled_ && cells[w].read < settled_reads_;
+        quick = quick && !split_[at / kWord + w] && (cells[w].write < settled_ || cells[w].write == own) &&
+                (cells[w].read < settled_reads_ || cells[w].read == own_read);
       if (quick) {
-        for (std::size_t w = 0; w < kBytes / kWord; ++w) cells[w] = {now.clock << kThreadBits | now.thread, 0};
+        for (std::size_t w = 0; w < kBytes / kWord; ++w) cells[w] = written(now);
         return data_.get() + at;
       }
     }
@@ -91,6 +95,7 @@ class SharedMemory {
     std::uint64_t write, read;
   };
 
+  static Cell written(Moment now) { return {now.clock << kThreadBits | now.thread, 0}; }
   static std::uint64_t readers(Moment now, Readers kind, std::uint64_t first) {
     return now.clock << kReadBits | kind << (2 * kThreadBits) | now.thread << kThreadBits | first;
   }

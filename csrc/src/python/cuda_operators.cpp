@@ -99,12 +99,16 @@ std::unique_ptr<CudaOperator> matrix_operator(const std::string& dtype, Index po
 }  // namespace
 
 void bind_cuda_operators(py::module_& module) {
+  bind_result_buffers<CudaResultBuffers>(module);
   py::class_<CudaOperator>(module, "Operator", py::module_local())
       .def_property_readonly("points", &CudaOperator::points)
       .def_property_readonly("rows", &CudaOperator::rows)
       .def_property_readonly("columns", &CudaOperator::columns)
       .def("apply", &CudaOperator::apply, py::arg("transpose"), py::arg("indices"), py::arg("count"), py::arg("v"),
-           py::arg("out"), py::arg("execution"));
+           py::arg("out"), py::arg("execution"))
+      .def("radii", &CudaOperator::radii, py::arg("tol"), py::arg("max_matvecs"), py::arg("seed"), py::arg("indices"),
+           py::arg("count"), py::arg("targets"), py::arg("transposed"), py::arg("out"), py::arg("execution"),
+           py::arg("first") = 0);
   py::class_<CudaStepOperator, CudaOperator>(module, "StepOperator", py::module_local())
       .def("linearize", &CudaStepOperator::linearize, py::arg("execution"))
       .def("bilinear_gradient", &CudaStepOperator::bilinear_gradient, py::arg("indices"), py::arg("count"),

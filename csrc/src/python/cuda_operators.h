@@ -7,8 +7,14 @@
 #include "cuda/operator.h"
 #include "cuda/step_operator.h"
 #include "python/cuda.h"
+#include "python/result_buffers.h"
 
 namespace lsc::python {
+
+// A type of their own: Python knows one C++ type by one name in one module.
+struct CudaResultBuffers : ResultBuffers {
+  using ResultBuffers::ResultBuffers;
+};
 
 class CudaOperator {
  public:
@@ -37,6 +43,11 @@ class CudaOperator {
   // Values of `indices` are not looked at: they are on the device.
   std::int64_t apply(bool transpose, const OptionalBuffer& indices, Index count, const Buffer& v, const Buffer& out,
                      const ExecutionArguments& execution) const;
+
+  // Values of `indices` are not looked at, either.
+  std::int64_t radii(double tol, Index max_matvecs, std::uint64_t seed, const OptionalBuffer& indices, Index count,
+                     const OptionalBuffer& targets, bool transposed, const CudaResultBuffers& out,
+                     const ExecutionArguments& execution, std::uint64_t first) const;
 
  private:
   Products products_;

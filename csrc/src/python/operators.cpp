@@ -7,6 +7,7 @@
 #include "algorithms/radius_batch.h"
 #include "algorithms/step_operator.h"
 #include "lsc/philox.h"
+#include "python/result_buffers.h"
 #include "python/step_arguments.h"
 
 namespace lsc::python {
@@ -48,11 +49,6 @@ class CallbackOperator : public Operator<T> {
   T* v_;
   T* out_;
   py::function function_;
-};
-
-struct ResultBuffers {
-  Buffer radius, eigenvalue, residual, condition, num_matvecs, status;
-  OptionalBuffer vectors;
 };
 
 class AnyOperator {
@@ -266,10 +262,7 @@ void start_vectors(const std::string& dtype, std::uint64_t seed, std::uint64_t f
 }  // namespace
 
 void bind_operators(py::module_& module) {
-  py::class_<ResultBuffers>(module, "ResultBuffers")
-      .def(py::init<Buffer, Buffer, Buffer, Buffer, Buffer, Buffer, OptionalBuffer>(), py::arg("radius"),
-           py::arg("eigenvalue"), py::arg("residual"), py::arg("condition"), py::arg("num_matvecs"), py::arg("status"),
-           py::arg("vectors"));
+  bind_result_buffers<ResultBuffers>(module);
   py::class_<AnyOperator>(module, "Operator")
       .def_property_readonly("points", &AnyOperator::points)
       .def_property_readonly("rows", &AnyOperator::rows)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lsc_ext.nn.precision import is_half
+
 OPTIONS = ("bias", "batch_first", "bidirectional")
 #: Options that only some kinds of layers take, and the values that leave them out.
 OWN_OPTIONS = {"nonlinearity": None, "proj_size": 0}
@@ -23,7 +25,8 @@ def counterpart(module: Any, kind: Callable[..., nn.Module], *, share: bool) -> 
 
     Raises:
         ValueError: ``kind`` has no such option; or a parameter is missing, parametrised or of another shape.
-        TypeError: a dtype other than float32 and float64, or parameters of several dtypes or devices.
+        TypeError: another dtype than float32, float64 and, on CUDA, float16 and bfloat16; or parameters of several
+            dtypes or devices.
     """
     options = {name: getattr(module, name) for name in OPTIONS}
     options |= {name: value for name, off in OWN_OPTIONS.items() if (value := getattr(module, name, off)) != off}
@@ -44,13 +47,16 @@ def counterpart(module: Any, kind: Callable[..., nn.Module], *, share: bool) -> 
         if parameter.shape != place.shape:
             raise ValueError(f"module.{name}: expected shape {tuple(place.shape)}, got {tuple(parameter.shape)}")
     kinds = {(parameter.dtype, parameter.device) for parameter in given.values()}
-    if len(kinds) != 1 or next(iter(kinds))[0] not in (torch.float32, torch.float64):
+    wide = all(dtype in (torch.float32, torch.float64) for dtype, _ in kinds)
+    if len(kinds) != 1 or not (wide or all(is_half(parameter) for parameter in given.values())):
         found = ", ".join(f"{dtype} on {device}" for dtype, device in sorted(kinds, key=str))
         raise TypeError(f"module: expected parameters of one device, all float32 or all float64, got {found}")
     for name, parameter in given.items():
         if not share:
             parameter = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
         setattr(copy, name, parameter)
+    if isinstance(copy, nn.RNNBase):
+        copy.flatten_parameters()  # as torch.nn does after a move to CUDA, or every call there would warn
     copy.dropout = module.dropout  # after construction, which warns of what the user has been warned of
     copy.training = module.training
     return copy

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lsc_ext import ops
 from lsc_ext.cells import CELLS
 from lsc_ext.nn.arguments import check_features
 from lsc_ext.nn.eager import run_stack
+from lsc_ext.nn.precision import check_dtype
 from lsc_ext.nn.recurrent import Recurrent, read_weights
 from lsc_ext.nn.stack import StackTrajectory
 from lsc_ext.trajectory import Trajectory, register_reader
@@ -101,7 +101,7 @@ def _read_feed_forward(model: Any, inputs: Any, initial_state: Any, through_stat
     if inputs.dim() == 3:  # [T, B, I]
         x = x.reshape(inputs.shape)
     initial = x.new_zeros(model.num_layers, 1, x.shape[1], model.hidden_size)
-    ops.dtype_name(x)
+    check_dtype(x)
     return StackTrajectory(model, x, initial, range(model.num_layers), "", through_states)
 
 

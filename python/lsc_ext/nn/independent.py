@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Generator, nn
 
+from lsc_ext.nn.draw import draw_into
 from lsc_ext.nn.recurrent import Recurrent
 
 
@@ -49,10 +52,10 @@ class IndRNN(Recurrent):
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if name.startswith("weight_ih"):
-                    nn.init.normal_(parameter, 0.0, 1e-3, generator=generator)
+                    draw_into(parameter, partial(nn.init.normal_, std=1e-3, generator=generator), generator)
                 elif name.startswith("bias"):
                     bound = (3 / self.hidden_size) ** 0.5
-                    nn.init.uniform_(parameter, -bound, bound, generator=generator)
+                    draw_into(parameter, partial(nn.init.uniform_, a=-bound, b=bound, generator=generator), generator)
                 else:
                     nn.init.ones_(parameter)
         return True

@@ -21,7 +21,7 @@ from lsc_ext.cells import CELLS, Cell, layer_step
 from lsc_ext.nn.arguments import States, check_features, check_int, check_states, read, time_first
 from lsc_ext.nn.counterpart import counterpart
 from lsc_ext.nn.eager import Plan, from_zero, run_stack
-from lsc_ext.nn.precision import autocast_type, round_weights, rounded
+from lsc_ext.nn.precision import autocast_type, check_dtype, round_weights, rounded
 from lsc_ext.nn.sequences import Initial, Packed, Sequences, Steps
 
 if TYPE_CHECKING:
@@ -48,21 +48,21 @@ class Recurrent(nn.Module):
             [4 H, P]: H / P times the arithmetic of a recurrent product that knew P, so a small P saves parameters and
             not time. Where initial states are given, the first step is done in plain torch.
         device: of the parameters.
-        dtype: of the parameters, float32 or float64.
+        dtype: of the parameters, float32 or float64; on CUDA float16 and bfloat16 too.
 
     Parameters are named, shaped and ordered as in ``torch.nn``: ``weight_ih_l{k}`` [input_blocks * H, I or D * F],
     ``weight_hh_l{k}`` [recurrent_blocks * H, F], ``bias_ih_l{k}``, ``bias_hh_l{k}``, and again with ``_reverse``; a
     cell without recurrent products has no ``*_hh_*``. They start uniform in +-1/sqrt(H). Parameters that each unit has
     of its own are named as the cell names them, ``{name}_l{k}`` [H], and start where the cell says.
 
-    Inside ``torch.autocast("cpu", ...)`` a float32 layer rounds its input, weights and biases to the lower type; sums
+    Inside ``torch.autocast`` of its device a float32 layer rounds its input, weights and biases to the lower type; sums
     and states are float32. Results have the types that those of ``torch.nn`` have without oneDNN: the
     lower type for Elman cells and for what is projected, else that of the initial states, or of the input.
 
     Raises:
         ValueError: unknown cell; a size below 1; ``dropout`` outside [0, 1]; ``proj_size`` below 0, not below H, or for
             another cell than lstm.
-        TypeError: dtype neither float32 nor float64, or an argument of another type.
+        TypeError: another dtype, or an argument of another type.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Recurrent(nn.Module):
                 extents |= {name: (hidden_size,) for name in self._own_names}
                 for name, extent in extents.items():
                     values = torch.empty(extent, device=device, dtype=dtype)
-                    ops.dtype_name(values)
+                    check_dtype(values)
                     self.register_parameter(name + end, nn.Parameter(values))
         self._plan = self._make_plan()
         self.reset_parameters()
@@ -239,7 +239,7 @@ class Recurrent(nn.Module):
             sequences = sequences.holding(rounded(sequences.data, lower).to(weight.dtype))
             if initial is not None:
                 initial = tuple(state.to(weight.dtype) for state in initial)
-            with torch.autocast("cpu", enabled=False):
+            with torch.autocast(weight.device.type, enabled=False):
                 output, last = self._walk(sequences, initial, lower)
             output_type = lower if self.proj_size > 0 or self.cell.startswith("rnn_") else state_type
             output = output.to(output_type)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
 
+from lsc_ext.nn.draw import draw_into
 from lsc_ext.nn.recurrent import Recurrent
 from lsc_ext.trajectory import Kernel
 
@@ -89,7 +91,7 @@ class _Spiking(Recurrent):
                 if kind in self._starts:
                     self._draw(kind, parameter, generator)
                 elif parameter.dim() == 2:
-                    nn.init.xavier_uniform_(parameter, generator=generator)
+                    draw_into(parameter, partial(nn.init.xavier_uniform_, generator=generator), generator)
                 else:
                     nn.init.zeros_(parameter)
         return True
@@ -97,7 +99,9 @@ class _Spiking(Recurrent):
     def _draw(self, kind: str, parameter: Tensor, generator: Generator | None) -> None:
         mean = self._starts[kind]
         std = 3 * mean / 7  # cut at two of them, so that every draw has the sign of the mean
-        nn.init.trunc_normal_(parameter, mean, std, mean - 2 * abs(std), mean + 2 * abs(std), generator=generator)
+        width = 2 * abs(std)
+        limits = {"mean": mean, "std": std, "a": mean - width, "b": mean + width}
+        draw_into(parameter, partial(nn.init.trunc_normal_, **limits, generator=generator), generator)
 
 
 class LIF(_Spiking):
@@ -201,7 +205,8 @@ class ALIF(_Spiking):
 
     def _draw(self, kind: str, parameter: Tensor, generator: Generator | None) -> None:
         if kind == "beta" and self.bipolar:
-            nn.init.normal_(parameter, 0.0, self._starts["beta"] / math.sqrt(self.input_size), generator=generator)
+            std = self._starts["beta"] / math.sqrt(self.input_size)
+            draw_into(parameter, partial(nn.init.normal_, std=std, generator=generator), generator)
         else:
             super()._draw(kind, parameter, generator)
 

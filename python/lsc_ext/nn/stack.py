@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lsc_ext import ops
 from lsc_ext.cells import CELLS, all_states
 from lsc_ext.nn.arguments import States, check_states, time_first
+from lsc_ext.nn.precision import widened
 from lsc_ext.nn.recurrent import Recurrent, cell_name, projected_step, read_weights
 from lsc_ext.operator import JacobianOperator, StepOperator
 from lsc_ext.steps import StepTrajectory, run_layer
@@ -23,7 +24,7 @@ _POINTS_PER_THREAD = 96  # four tiles of radius_batch.h
 
 
 class StackTrajectory(Trajectory):
-    """Compiled layers over x, run when their states are first asked for.
+    """Compiled layers over x, run when their states are first asked for; those of half numbers in float32.
 
     Args:
         module: holds the parameters, which are read here and now.
@@ -41,8 +42,9 @@ class StackTrajectory(Trajectory):
         self.num_layers = len(layers)
         self.through_states = through_states
         self._ends = [f"_l{layer}{suffix}" for layer in layers]
+        x, initial = widened(x), widened(initial)
         absent = x.new_empty(0)
-        self.weights = [absent if w is None else w for w in read_weights(module, layers, suffix)]
+        self.weights = [absent if w is None else widened(w) for w in read_weights(module, layers, suffix)]
         self._run_recorded = through_states and torch.is_grad_enabled()
         self._start(x, initial)
 
@@ -147,7 +149,8 @@ class StackTrajectory(Trajectory):
         cell, hidden = CELLS[self.cell], self.states.shape[4]
         derived = len(cell.states) - len(cell.free_states)
         states = self.states if self.through_states else self.states.detach()
-        after = states[layer, points[:, 0] + 1, derived:, points[:, 1]]  # [N, V, H]
+        t, b = points.to(states.device).unbind(1)
+        after = states[layer, t + 1, derived:, b]  # [N, V, H]
         unit = ops.of_layer(self.weights, layer)[-1]
         parameters: list[Tensor] = list(readout.parameters()) if isinstance(readout, nn.Module) else []
         if derived:
@@ -217,7 +220,8 @@ class BidirectionalTrajectory(Trajectory):
             raise ValueError("directions: expected no 'output' for a bidirectional layer with a projection, got it")
         other = self.parts[layer - 1 if layer % 2 else layer + 1]
         assert isinstance(other, StackTrajectory)
-        beside = other.handed_up[tuple((points if layer % 2 else self._turned(points)).T)]
+        t, b = (points if layer % 2 else self._turned(points)).to(other.handed_up.device).unbind(1)
+        beside = other.handed_up[t, b]
         beside = beside if part.through_states else beside.detach()
         return part.output(0, own, readout, beside, before=bool(layer % 2))
 
