@@ -17,11 +17,11 @@ int device_count() { return 1; }
 std::string why_no_device() { return ""; }
 Device device_info(int index) {
   if (index != 0) throw std::invalid_argument("device: expected 0, got " + std::to_string(index));
-  return {"emulated", 0, 0, processors(0), 0, 0, 0};
+  return {"emulated", 8, 0, processors(0), 0, 0, 0};
 }
 int driver_version() { return 0; }
 int runtime_version() { return 0; }
-std::vector<std::string> architectures() { return {}; }
+std::vector<std::string> architectures() { return {"sm_80"}; }
 
 #else
 
