@@ -1,4 +1,4 @@
-"""What the device compiler says of every function: registers, stack frame, spills. ``python ptxas_report.py FOLDER``."""
+"""What the device compiler says of each function: registers, stack frame, spills. ``python ptxas_report.py FOLDER``"""
 
 import re
 import sys

@@ -12,9 +12,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 import ptxas_report
+import pytest
 
 ROOT = Path(__file__).parent.parent
 BUILD = os.environ.get("LSC_CUDA_BUILD")

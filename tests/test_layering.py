@@ -46,7 +46,7 @@ CPP = {
     "csrc/src/algorithms": ("lsc/", "algorithms/"),
     "csrc/src/cpu": ("lsc/", "algorithms/", "cpu/"),
     "csrc/src/cuda": ("lsc/", "algorithms/", "cuda/", "emulator/device.h", "emulator/mma.h"),
-    "csrc/src/emulator": ("lsc/", "cuda/", "emulator/"),
+    "csrc/src/emulator": ("lsc/", "cuda/", "emulator/", "sanitizer/"),
     "csrc/src/python": ("lsc/", "algorithms/", "cpu/", "cuda/", "emulator/", "python/", "pybind11/"),
     "csrc/tests": ("lsc/", "algorithms/", "cpu/", "cuda/", "emulator/", "check.h", "model.h"),
 }

@@ -100,8 +100,12 @@ class _Spiking(Recurrent):
         mean = self._starts[kind]
         std = 3 * mean / 7  # cut at two of them, so that every draw has the sign of the mean
         width = 2 * abs(std)
-        limits = {"mean": mean, "std": std, "a": mean - width, "b": mean + width}
-        draw_into(parameter, partial(nn.init.trunc_normal_, **limits, generator=generator), generator)
+        low, high = mean - width, mean + width
+        draw_into(
+            parameter,
+            lambda values: nn.init.trunc_normal_(values, mean, std, low, high, generator=generator),
+            generator,
+        )
 
 
 class LIF(_Spiking):
