@@ -49,6 +49,7 @@ struct TensorShape {
 
 template <Precision kPrecision, class Shape>
 LSC_KERNEL multiply_on_tensor_cores(Product<float> x, Tiling tiling) {
+  if (!tensor_cores()) return;  // never launched there, and so not compiled for it
   using Core = TensorCore<kPrecision>;
   constexpr int kRight = Shape::kRight, kSplit = Shape::kSplit;
   constexpr int kChunkWords = kChunk / Core::kNumbers, kWords = kSplit * kChunkWords, kStride = kWords + 4;
