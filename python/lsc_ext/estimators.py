@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lsc_ext import _C, ops
+from lsc_ext import backends, ops
 from lsc_ext.estimate import RadiusEstimate, Status, complex_type
 from lsc_ext.operator import JacobianOperator
 
@@ -46,13 +46,15 @@ def run_krylov(
     Point i starts from vector ``first`` + i of ``seed``.
     """
     count = operator.num_points if index is None else index.shape[0]
-    radius, residual, condition = (torch.empty(count, dtype=torch.float64) for _ in range(3))
-    eigenvalue = torch.empty(count, dtype=torch.complex128)
-    num_matvecs, status = torch.empty(count, dtype=torch.int32), torch.empty(count, dtype=torch.uint8)
-    found = torch.zeros(count, 2, operator.columns, dtype=operator.dtype) if vectors else None
-    goals = None if targets is None else torch.view_as_real(targets.to(torch.complex128)).contiguous()
-    wanted = None if index is None else index.contiguous()
-    out = _C.ResultBuffers(
+    # A user's operator is iterated on the host, wherever its function runs.
+    place = operator.device if operator.backend.name == "cuda" else torch.device("cpu")
+    radius, residual, condition = (torch.empty(count, dtype=torch.float64, device=place) for _ in range(3))
+    eigenvalue = torch.empty(count, dtype=torch.complex128, device=place)
+    num_matvecs, status = (torch.empty(count, dtype=dtype, device=place) for dtype in (torch.int32, torch.uint8))
+    found = torch.zeros(count, 2, operator.columns, dtype=operator.dtype, device=place) if vectors else None
+    goals = None if targets is None else torch.view_as_real(targets.to(place, torch.complex128)).contiguous()
+    wanted = None if index is None else index.to(place).contiguous()
+    out = operator.backend.functions.ResultBuffers(
         ops.buffer(radius),
         (eigenvalue.data_ptr(), 2 * count),
         ops.buffer(residual),
@@ -61,7 +63,8 @@ def run_krylov(
         ops.buffer(status),
         None if found is None else ops.buffer(found),
     )
-    operator.compiled.radii(
+    operator.backend.call(
+        operator.compiled.radii,
         tol,
         budget,
         seed,
@@ -70,20 +73,19 @@ def run_krylov(
         None if goals is None else ops.buffer(goals),
         targets is not None,
         out,
-        torch.get_num_threads(),
-        first,
+        first=first,
     )
-    dtype = operator.dtype
+    device, dtype = operator.device, operator.dtype
     estimate = RadiusEstimate(
-        radius.to(dtype),
-        residual.to(dtype),
-        status,
-        num_matvecs,
-        eigenvalue.to(complex_type(dtype)),
-        condition.to(dtype),
+        radius.to(device, dtype),
+        residual.to(device, dtype),
+        status.to(device),
+        num_matvecs.to(device),
+        eigenvalue.to(device, complex_type(dtype)),
+        condition.to(device, dtype),
         "krylov",
     )
-    return estimate, found
+    return estimate, None if found is None else found.to(device)
 
 
 def from_eigenvalues(values: Tensor) -> RadiusEstimate:
@@ -101,31 +103,31 @@ def from_eigenvalues(values: Tensor) -> RadiusEstimate:
         torch.where(finite, radius, torch.full_like(radius, float("nan"))),
         zero,
         torch.where(finite, Status.converged.value, Status.nonfinite.value).to(torch.uint8),
-        torch.zeros(count, dtype=torch.int32),
+        torch.zeros(count, dtype=torch.int32, device=values.device),
         torch.where(leading.imag < 0, leading.conj(), leading),
         zero + 1,
         "closed form",
-        growth_gradient=torch.zeros(count, dtype=torch.bool),
+        growth_gradient=torch.zeros(count, dtype=torch.bool, device=values.device),
     )
 
 
 def closed_form(operator: JacobianOperator) -> Found:
     """A diagonal Jacobian: J 1 is its diagonal."""
-    count, n, dtype = operator.num_points, operator.columns, operator.dtype
-    diagonal = operator.matvec(torch.ones(count, n, dtype=dtype))
+    count, n, dtype, device = operator.num_points, operator.columns, operator.dtype, operator.device
+    diagonal = operator.matvec(torch.ones(count, n, dtype=dtype, device=device))
     finite = diagonal.isfinite().all(dim=1)
     radius, where = diagonal.abs().max(dim=1) if n else (diagonal.new_zeros(count), None)
-    right = torch.zeros(count, 2, n, dtype=dtype)
+    right = torch.zeros(count, 2, n, dtype=dtype, device=device)
     value = diagonal.new_zeros(count)
     if where is not None:
-        right[torch.arange(count), 0, where] = 1
+        right[torch.arange(count, device=device), 0, where] = 1
         value = diagonal.gather(1, where.unsqueeze(1)).squeeze(1)
     nan = torch.full_like(radius, float("nan"))
     estimate = RadiusEstimate(
         torch.where(finite, radius, nan),
         torch.where(finite, torch.zeros_like(radius), nan),
         torch.where(finite, Status.converged.value, Status.nonfinite.value).to(torch.uint8),
-        torch.ones(count, dtype=torch.int32),
+        torch.ones(count, dtype=torch.int32, device=device),
         torch.where(finite, value, nan).to(complex_type(dtype)),
         torch.where(finite, torch.ones_like(radius), nan),
         "closed form",
@@ -134,8 +136,12 @@ def closed_form(operator: JacobianOperator) -> Found:
 
 
 def dense(operator: JacobianOperator, tol: float) -> Found:
-    """LAPACK in float64 on the matrices themselves. The residual is LAPACK's backward error, of the order of n eps."""
-    matrices = operator.to_dense()
+    """LAPACK in float64 on the matrices themselves, on the host wherever they are.
+
+    The residual is LAPACK's backward error, of the order of n eps.
+    """
+    device = operator.device
+    matrices = operator.to_dense().cpu()
     count, n, dtype = operator.num_points, operator.columns, operator.dtype
     eps = torch.finfo(dtype).eps
     finite = matrices.flatten(1).isfinite().all(dim=1)
@@ -162,17 +168,17 @@ def dense(operator: JacobianOperator, tol: float) -> Found:
     certain = (residual < tol) & ((residual == 0) | (residual * condition < tol))
     status = torch.where(certain, Status.converged.value, Status.ill_conditioned.value)
     status = torch.where(finite, status, Status.nonfinite.value).to(torch.uint8)
-    masked = [torch.where(finite, z, nan).to(dtype) for z in (_modulus(value), residual, condition)]
+    masked = [torch.where(finite, z, nan).to(device, dtype) for z in (_modulus(value), residual, condition)]
     estimate = RadiusEstimate(
         masked[0],
         masked[1],
-        status,
-        torch.full((count,), n, dtype=torch.int32),
-        torch.where(finite, value, nan.to(torch.complex128)).to(complex_type(dtype)),
+        status.to(device),
+        torch.full((count,), n, dtype=torch.int32, device=device),
+        torch.where(finite, value, nan.to(torch.complex128)).to(device, complex_type(dtype)),
         masked[2],
         "dense",
     )
-    return Found(estimate, split(right, dtype), split(left, dtype))
+    return Found(estimate, split(right, dtype).to(device), split(left, dtype).to(device))
 
 
 def _modulus(z: Tensor) -> Tensor:
@@ -191,8 +197,8 @@ def power(operator: JacobianOperator, budget: int, seed: int, first: int) -> Fou
     """Geometric mean of the growth over the last half of the steps."""
     v = start_vectors(operator, seed, first)
     half = budget // 2
-    log_growth = torch.zeros(operator.num_points, dtype=torch.float64)
-    dead = torch.zeros(operator.num_points, dtype=torch.bool)
+    log_growth = torch.zeros(operator.num_points, dtype=torch.float64, device=operator.device)
+    dead = torch.zeros(operator.num_points, dtype=torch.bool, device=operator.device)
     for step in range(budget):
         v = operator.matvec(v)
         length = torch.linalg.vector_norm(v, dim=1)
@@ -208,7 +214,7 @@ def power(operator: JacobianOperator, budget: int, seed: int, first: int) -> Fou
         torch.where(finite, radius, nan).to(dtype),
         nan.to(dtype),
         torch.where(finite, Status.max_matvecs.value, Status.nonfinite.value).to(torch.uint8),
-        torch.full((operator.num_points,), budget, dtype=torch.int32),
+        torch.full((operator.num_points,), budget, dtype=torch.int32, device=operator.device),
         nan.to(complex_type(dtype)),
         nan.to(dtype),
         "power",
@@ -219,6 +225,7 @@ def power(operator: JacobianOperator, budget: int, seed: int, first: int) -> Fou
 def start_vectors(operator: JacobianOperator, seed: int, first: int = 0) -> Tensor:
     """Standard normal, [N, n]: vectors ``first``, ``first`` + 1, .. of ``seed``."""
     count, n = operator.num_points, operator.columns
-    v = torch.empty(count, n, dtype=operator.dtype)
-    _C.start_vectors(ops.dtype_name(v), seed, first, count, n, ops.buffer(v), torch.get_num_threads())
+    v = torch.empty(count, n, dtype=operator.dtype, device=operator.device)
+    backend = backends.backend_of(v)
+    backend.call(backend.functions.start_vectors, ops.dtype_name(v), seed, first, count, n, ops.buffer(v))
     return v
