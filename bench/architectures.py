@@ -1,6 +1,6 @@
 """Every architecture against everything the package does with one, and what pre-training reaches: the table in README.
 
-python bench/architectures.py [--table] [--only ROW ...] [--output bench/results/architectures.json]
+python bench/architectures.py [--table | --cuda] [--only ROW ...] [--output bench/results/architectures.json]
 
 All of it took 41 minutes of processes that shared 2 cores with others, nearly all of them in pre-training; the seconds
 in the results are of that run, and of no use as a speed.
@@ -11,13 +11,15 @@ Letters: T time, B batch, L layers, N points.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
 import functools
 import itertools
 import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,13 +42,16 @@ DIRECTIONS = ("time", "depth", "diagonal", "input", "output")
 CHECKS = ("forward", "backward", *DIRECTIONS, "radius gradient")
 TARGETS: dict[str, float] = {"pretrain to 1": 1.0, "pretrain to 0.5": 0.5}
 MIXED = "pretrain to time 1, depth 0.5"
-COLUMNS = (*CHECKS, *TARGETS)
+CUDA = "cuda"
+COLUMNS = (*CHECKS, *TARGETS, CUDA)
 #: Of pre-training: the largest distance to a target, the smallest certified fraction of held-out points.
 ALLOWED, CERTIFIED = 0.05, 0.95
 #: The smallest certified fraction of a direction's points; the radii of the others are compared too.
 VOUCHED = 0.95
 #: Largest relative error of results, Jacobians and radii in float64; of gradients of radii, which eigenvectors amplify.
 EXACT, GRADIENT = 1e-10, 1e-7
+#: The same of what the device's iteration finds.
+CUDA_RADII, CUDA_GRADIENT = 1e-7, 1e-5
 #: What every pre-training uses unless its row says otherwise.
 PRETRAINING: dict[str, Any] = {"batch_size": 64, "max_points": 32, "seed": 0, "steps": 300}
 INPUT, HIDDEN, LAYERS = 16, 24, 3
@@ -328,6 +333,63 @@ def firing_rates(model: Any, x: Tensor) -> list[float]:
     return [float(spikes.mean()) for spikes in trajectory.states[:, 1:, 0].detach()]
 
 
+def on_cuda(row: Row) -> dict[str, Any]:
+    """All of :data:`CHECKS` that exist, of a small network on a CUDA device; the truth is computed on the CPU.
+
+    Radii of square Jacobians by the device's iteration too, whatever the size.
+    """
+    with cuda_machine() as name:
+        _check_on_cuda(row)
+    return {"verdict": "yes", "machine": name}
+
+
+def _check_on_cuda(row: Row) -> None:
+    case = Case(row, hidden=5, steps=3, batch=2)
+    model, readout = (copy.deepcopy(module).cuda() for module in (case.model, case.readout))
+    leaves, own = [case.x.clone().requires_grad_(), *case.model.parameters()], list(model.parameters())
+    expected, x = case.expected(leaves[0]), case.x.cuda().requires_grad_()
+    output = _output(model, x)
+    assert_close("output", output, expected, EXACT)
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(3), dtype=x.dtype)
+    truth = torch.autograd.grad(expected, leaves, upstream, allow_unused=True)
+    found = torch.autograd.grad(output, [x, *own], upstream.cuda(), allow_unused=True)
+    assert_close("gradient", _flat(found, [x, *own]), _flat(truth, leaves), EXACT)
+    leaves, own = [*leaves[1:], *case.readout.parameters()], [*own, *readout.parameters()]
+    for direction in DIRECTIONS:
+        if direction in row.absent:
+            continue
+        expected = case.radii(direction)
+        for method, tolerance in (("auto", EXACT), ("krylov", CUDA_RADII)):
+            estimate = lsc.radii(
+                model,
+                x.detach(),
+                directions=(direction,),
+                readout=readout,
+                method=method,
+                tol=CUDA_RADII / 10,
+                generator=torch.Generator().manual_seed(0),
+            )[direction]
+            assert_close(f"radii by {method}", estimate.radius.flatten(1), expected, tolerance)
+        found, truth = (
+            torch.autograd.grad(radius.mean(), parameters, allow_unused=True)
+            for radius, parameters in ((estimate.radius, own), (expected, leaves))
+        )
+        assert_close(f"gradient of {direction}", _flat(found, own), _flat(truth, leaves), CUDA_GRADIENT)
+
+
+@contextlib.contextmanager
+def cuda_machine() -> Iterator[str]:
+    """Inside, torch has a CUDA device: its name, or "emulated" where it is the fake one of the tests."""
+    if torch.cuda.is_available():
+        yield torch.cuda.get_device_name(0)
+        return
+    sys.path.insert(0, str(ROOT / "tests"))
+    from fake_cuda import fake_cuda
+
+    with fake_cuda():
+        yield "emulated"
+
+
 #: (row, column) -> what differs from :data:`PRETRAINING` because the target asks for it.
 NEEDED: dict[tuple[str, str], dict[str, Any]] = {
     # Not enough for depth 1: with these options and 200 steps lif ends at 0.79, 0.65, alif at 0.97, 0.61 and
@@ -347,12 +409,12 @@ def check(row: Row, column: str) -> dict[str, Any]:
         return pretrain_to(row, TARGETS[column], **NEEDED.get((row.name, column), {}))
     if column == MIXED:
         return pretrain_to(row, {"time": 1.0, "depth": 0.5}, **NEEDED.get((row.name, column), {}))
-    special = {"forward": _forward, "backward": _backward, "radius gradient": _radius_gradient}
+    special = {"forward": _forward, "backward": _backward, "radius gradient": _radius_gradient, CUDA: on_cuda}
     return special[column](row) if column in special else _direction(row, column)
 
 
 BEGIN, END = "<!-- architectures -->\n", "<!-- /architectures -->\n"
-TITLES = ("forward", "backward", "time", "depth", "diag.", "input", "output", "gradient", "to 1", "to 0.5")
+TITLES = ("forward", "backward", "time", "depth", "diag.", "input", "output", "gradient", "to 1", "to 0.5", "cuda")
 
 
 #: Small enough for a test to pre-train in a second or two; what a row needs beside it.
@@ -404,7 +466,9 @@ def table(report: dict[str, Any]) -> str:
         cells = []
         for column in COLUMNS:
             entry = entries[column]
-            if entry["verdict"] in ("yes", "no"):
+            if column == CUDA and entry["verdict"] == "yes":
+                cells.append(entry["machine"])
+            elif entry["verdict"] in ("yes", "no"):
                 cells.append("✓" if entry["verdict"] == "yes" else "–" + mark(entry["reason"]))
             elif entry["verdict"] == "reached":
                 needed = _needed(entry)
@@ -453,15 +517,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="only write README from the results that are there")
+    parser.add_argument(
+        "--cuda",
+        action="store_true",
+        help="the column cuda alone: on a GPU, or where there is none on the emulated device",
+    )
     parser.add_argument("--only", nargs="+", choices=tuple(ROWS), metavar="ROW", help="run these, keep the others")
     options = parser.parse_args()
     report: dict[str, Any] = {"rows": {}}
-    if options.table or options.only:
+    if options.output.exists():
         report = json.loads(options.output.read_text())
     failed = 0
     for name in () if options.table else options.only or ROWS:
-        entries: dict[str, Any] = {}
+        entries: dict[str, Any] = report["rows"].get(name, {})
         for column in columns_of(ROWS[name]):
+            if (column == CUDA) != options.cuda:
+                continue
             started = time.perf_counter()
             try:
                 entries[column] = check(ROWS[name], column)
@@ -471,10 +542,11 @@ def main() -> int:
             entries[column].setdefault("seconds", time.perf_counter() - started)
             shown = entries[column].get("worst", "")
             print(f"{name:<44}{column:<30}{entries[column]['verdict']:<9}{shown:<9.4}", flush=True)
-        report["rows"][name] = entries
+        report["rows"][name] = {column: entries[column] for column in columns_of(ROWS[name]) if column in entries}
         report["rows"] = {known: report["rows"][known] for known in ROWS if known in report["rows"]}
-        write_json(options.output, {**_conditions(), "rows": report["rows"]})
-    if failed == 0 and len(report["rows"]) == len(ROWS):
+        conditions = {key: report[key] for key in report if key != "rows"} if options.cuda else _conditions()
+        write_json(options.output, {**conditions, "rows": report["rows"]})
+    if failed == 0 and all(list(report["rows"].get(name, ())) == list(columns_of(ROWS[name])) for name in ROWS):
         write_readme(report)
     return 1 if failed else 0
 

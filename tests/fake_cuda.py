@@ -43,6 +43,8 @@ _READS = {
 #: The position of the argument that may hold indices of the host.
 _INDEXED = {"index": 1, "index_put": 1, "index_put_": 1, "_index_put_impl_": 1}
 _JOINS = {"cat", "stack"}
+#: They take lengths of the host as their second argument, and hand out others as their second result.
+_PACKING = {"_pack_padded_sequence", "_pad_packed_sequence"}
 
 
 class FakeCudaTensor(Tensor):
@@ -131,9 +133,10 @@ class FakeCuda:
             if not isinstance(result, Tensor):
                 return result
             known = changed.get(id(result))
-            return FakeCudaTensor(result, target) if known is None else known
+            # Beneath, nobody would see that values wait for their conjugation.
+            return FakeCudaTensor(result.resolve_conj().resolve_neg(), target) if known is None else known
 
-        return tree_map(faked, out)
+        return (faked(out[0]), out[1]) if name in _PACKING else tree_map(faked, out)
 
     def _run_compiled(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """The kernel registered for CUDA, on the tensors as they are: it asks for devices and addresses itself."""
@@ -158,6 +161,8 @@ class FakeCuda:
         if name in _INDEXED and isinstance(args[0], FakeCudaTensor):
             free = {id(i) for i in args[_INDEXED[name]] if not isinstance(i, FakeCudaTensor)}
             leaves = [leaf for leaf in leaves if id(leaf) not in free]
+        if name in _PACKING:
+            leaves = [leaf for leaf in leaves if leaf is not args[1]]
         least = 0 if name in _JOINS else 1
         found = {
             str(leaf.device)

@@ -29,9 +29,9 @@ class CpuBackend:
     #: The module that holds the compiled functions.
     functions: Any = _C
 
-    def call(self, function: Callable[..., Any], *arguments: Any, precision: str | None = None) -> None:
+    def call(self, function: Callable[..., Any], *arguments: Any, precision: str | None = None, **options: Any) -> None:
         """Runs a function of :attr:`functions`, or a method of what one returned; blocks until it is done."""
-        function(*arguments, torch.get_num_threads())
+        function(*arguments, torch.get_num_threads(), **options)
 
 
 class CudaBackend:
@@ -47,22 +47,23 @@ class CudaBackend:
     def __init__(self, functions: Any, device: torch.device) -> None:
         self.functions, self.device = functions, device
 
-    def call(self, function: Callable[..., Any], *arguments: Any, precision: str | None = None) -> None:
+    def call(self, function: Callable[..., Any], *arguments: Any, precision: str | None = None, **options: Any) -> None:
         """Queues a function of :attr:`functions`, or a method of what one returned; waits for nothing.
 
         Args:
             function: what to call.
             *arguments: what it takes, but for the execution.
             precision: of float32 products, "fp32", "tf32", "fp16" or "bf16"; None for torch's own setting.
+            **options: what it takes by name.
 
         Raises:
             torch.OutOfMemoryError: the device has no room for the function's workspace.
         """
         precision = _PRECISIONS[torch.get_float32_matmul_precision()] if precision is None else precision
-        needed = function(*arguments, self._execution(precision, None))
+        needed = function(*arguments, self._execution(precision, None), **options)
         # Freed when this returns, before it is used: torch gives memory away again in the order of the stream.
         workspace = self._workspace(function, max(1, needed))
-        function(*arguments, self._execution(precision, (workspace.data_ptr(), workspace.numel())))
+        function(*arguments, self._execution(precision, (workspace.data_ptr(), workspace.numel())), **options)
 
     def _workspace(self, function: Callable[..., Any], needed: int) -> Tensor:
         try:
@@ -137,7 +138,7 @@ def backend_of(tensor: Tensor, *others: Tensor) -> CpuBackend | CudaBackend:
 @functools.cache
 def _check_device(functions: Any, index: int) -> None:
     """Refuses a device that the compiled functions have no code for; what passes is not asked again."""
-    compiled = list(getattr(functions, "architectures", list)())
+    compiled = list(functions.architectures())
     if not compiled:  # the device code on the host
         return
     major, minor = functions.device_info(index)["capability"]

@@ -125,9 +125,10 @@ class RadiusEstimate:
 
 def concatenate(parts: Sequence[RadiusEstimate]) -> RadiusEstimate:
     """Estimates [N_i] side by side."""
-    marks = torch.cat([part.growth_gradient for part in parts])
+    marked = [part for part in parts if part.growth_gradient.numel() > 0]
+    marks = torch.cat([part.growth_gradient for part in marked]) if marked else parts[0].growth_gradient
     offset = 0
-    for part in parts:  # backward passes to come fill the parts' marks, so these become views of the whole
+    for part in marked:  # backward passes to come fill the parts' marks, so these become views of the whole
         count = part.growth_gradient.numel()
         one_for_all = count > 1 and part.growth_gradient.stride(0) == 0  # of a constant Jacobian; marked at its first
         filled: Any = part.growth_gradient._base if one_for_all else part.growth_gradient

@@ -5,7 +5,6 @@ Letters: N points, [n, n] each.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -46,16 +45,15 @@ def run_krylov(
 
     Point i starts from vector ``first`` + i of ``seed``.
     """
-    backend = operator.backend
-    on = operator.device if backend.name == "cuda" else torch.device("cpu")
     count = operator.num_points if index is None else index.shape[0]
-    radius, residual, condition = (torch.empty(count, dtype=torch.float64, device=on) for _ in range(3))
-    eigenvalue = torch.empty(count, dtype=torch.complex128, device=on)
-    num_matvecs, status = (torch.empty(count, dtype=dtype, device=on) for dtype in (torch.int32, torch.uint8))
-    found = torch.zeros(count, 2, operator.columns, dtype=operator.dtype, device=on) if vectors else None
-    goals = None if targets is None else torch.view_as_real(targets.to(on, torch.complex128)).contiguous()
-    wanted = None if index is None else index.to(on).contiguous()
-    out = backend.functions.ResultBuffers(
+    place = place_of(operator)
+    radius, residual, condition = (torch.empty(count, dtype=torch.float64, device=place) for _ in range(3))
+    eigenvalue = torch.empty(count, dtype=torch.complex128, device=place)
+    num_matvecs, status = (torch.empty(count, dtype=dtype, device=place) for dtype in (torch.int32, torch.uint8))
+    found = torch.zeros(count, 2, operator.columns, dtype=operator.dtype, device=place) if vectors else None
+    goals = None if targets is None else torch.view_as_real(targets.to(place, torch.complex128)).contiguous()
+    wanted = None if index is None else index.to(place).contiguous()
+    out = operator.backend.functions.ResultBuffers(
         ops.buffer(radius),
         (eigenvalue.data_ptr(), 2 * count),
         ops.buffer(residual),
@@ -64,8 +62,8 @@ def run_krylov(
         ops.buffer(status),
         None if found is None else ops.buffer(found),
     )
-    backend.call(
-        functools.partial(operator.compiled.radii, first=first),
+    operator.backend.call(
+        operator.compiled.radii,
         tol,
         budget,
         seed,
@@ -74,6 +72,7 @@ def run_krylov(
         None if goals is None else ops.buffer(goals),
         targets is not None,
         out,
+        first=first,
     )
     device, dtype = operator.device, operator.dtype
     estimate = RadiusEstimate(
@@ -117,7 +116,7 @@ def closed_form(operator: JacobianOperator) -> Found:
     diagonal = operator.matvec(torch.ones(count, n, dtype=dtype, device=device))
     finite = diagonal.isfinite().all(dim=1)
     radius, where = diagonal.abs().max(dim=1) if n else (diagonal.new_zeros(count), None)
-    right = diagonal.new_zeros(count, 2, n)
+    right = torch.zeros(count, 2, n, dtype=dtype, device=device)
     value = diagonal.new_zeros(count)
     if where is not None:
         right[torch.arange(count, device=device), 0, where] = 1
@@ -136,11 +135,12 @@ def closed_form(operator: JacobianOperator) -> Found:
 
 
 def dense(operator: JacobianOperator, tol: float) -> Found:
-    """LAPACK in float64 on the matrices themselves, on the host whatever device they are on.
+    """LAPACK in float64 on the matrices themselves, on the host wherever they are.
 
     The residual is LAPACK's backward error, of the order of n eps.
     """
-    matrices, device = operator.to_dense().cpu(), operator.device
+    device = operator.device
+    matrices = operator.to_dense().cpu()
     count, n, dtype = operator.num_points, operator.columns, operator.dtype
     eps = torch.finfo(dtype).eps
     finite = matrices.flatten(1).isfinite().all(dim=1)
@@ -196,8 +196,8 @@ def power(operator: JacobianOperator, budget: int, seed: int, first: int) -> Fou
     """Geometric mean of the growth over the last half of the steps."""
     v = start_vectors(operator, seed, first)
     half = budget // 2
-    log_growth = torch.zeros(operator.num_points, dtype=torch.float64, device=v.device)
-    dead = torch.zeros_like(log_growth, dtype=torch.bool)
+    log_growth = torch.zeros(operator.num_points, dtype=torch.float64, device=operator.device)
+    dead = torch.zeros(operator.num_points, dtype=torch.bool, device=operator.device)
     for step in range(budget):
         v = operator.matvec(v)
         length = torch.linalg.vector_norm(v, dim=1)
@@ -213,7 +213,7 @@ def power(operator: JacobianOperator, budget: int, seed: int, first: int) -> Fou
         torch.where(finite, radius, nan).to(dtype),
         nan.to(dtype),
         torch.where(finite, Status.max_matvecs.value, Status.nonfinite.value).to(torch.uint8),
-        torch.full((operator.num_points,), budget, dtype=torch.int32, device=v.device),
+        torch.full((operator.num_points,), budget, dtype=torch.int32, device=operator.device),
         nan.to(complex_type(dtype)),
         nan.to(dtype),
         "power",
@@ -223,9 +223,12 @@ def power(operator: JacobianOperator, budget: int, seed: int, first: int) -> Fou
 
 def start_vectors(operator: JacobianOperator, seed: int, first: int = 0) -> Tensor:
     """Standard normal, [N, n]: vectors ``first``, ``first`` + 1, .. of ``seed``."""
-    count, n = operator.num_points, operator.columns
-    backend = operator.backend
-    on = operator.device if backend.name == "cuda" else torch.device("cpu")
-    v = torch.empty(count, n, dtype=operator.dtype, device=on)
+    backend, count, n = operator.backend, operator.num_points, operator.columns
+    v = torch.empty(count, n, dtype=operator.dtype, device=place_of(operator))
     backend.call(backend.functions.start_vectors, ops.dtype_name(v), seed, first, count, n, ops.buffer(v))
     return v.to(operator.device)
+
+
+def place_of(operator: JacobianOperator) -> torch.device:
+    """Where the compiled code iterates: a user's operator on the host, wherever its function runs."""
+    return operator.device if operator.backend.name == "cuda" else torch.device("cpu")

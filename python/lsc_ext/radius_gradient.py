@@ -83,7 +83,7 @@ class GradientProblem:
             rights.append(right)
             points.append(repeated)
         if not points:
-            none = torch.zeros(0, self.operator.columns, dtype=self.operator.dtype, device=index.device)
+            none = torch.zeros(0, self.operator.columns, dtype=self.operator.dtype, device=self.operator.device)
             return none, none, index
         return torch.cat(lefts), torch.cat(rights), torch.cat(points)
 
@@ -94,8 +94,8 @@ class GradientProblem:
         value = self.estimate.eigenvalue[index].to(torch.complex128)
         if self.found.left is not None:
             left = torch.view_as_complex(self.found.left[index].double().movedim(1, -1).contiguous())
-            agreed = torch.ones_like(index, dtype=torch.bool)
-            residual = torch.zeros_like(index, dtype=torch.float64)
+            agreed = torch.ones(index.shape[0], dtype=torch.bool, device=index.device)
+            residual = torch.zeros(index.shape[0], dtype=torch.float64, device=index.device)
         else:
             known = value.isfinite() & (torch.linalg.vector_norm(right, dim=1) > 0)
             estimate, vectors = run_krylov(

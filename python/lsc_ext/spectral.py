@@ -54,11 +54,10 @@ def spectral_radius(
     """The spectral radius of each matrix of a batch.
 
     Args:
-        operator: a :class:`JacobianOperator`, or matrices [..., n, n] of float32 or float64; the results are on its
-            device.
+        operator: a :class:`JacobianOperator`, or matrices [..., n, n] of float32 or float64.
         method: "krylov" (filtered Arnoldi with thick restarts), "power" (geometric growth; cheap, about 1 percent at
-            128 products, no bound), "dense" (LAPACK), or "auto": a closed form where there is one, dense for n <= 32,
-            else krylov.
+            128 products, no bound), "dense" (LAPACK, on the CPU wherever the matrices are), or "auto": a closed form
+            where there is one, dense for n <= 32, else krylov.
         num_matvecs: most products of one side; None for 600 (128 for "power").
         tol: relative residual at which a point is called converged. 0 asks for no certificate: "krylov" then spends
             exactly ``num_matvecs`` products on every point, M // 5 but at most 32 of them on one Arnoldi factorisation
@@ -73,7 +72,7 @@ def spectral_radius(
     Raises:
         ValueError: an option out of range, or matrices that are not square.
         TypeError: another dtype than float32 and float64.
-        RuntimeError: no compiled code for the device of the matrices.
+        RuntimeError: matrices on a device that this build has no backend for.
     """
     check_options(method, num_matvecs, tol)
     if isinstance(operator, Tensor):
@@ -128,6 +127,6 @@ def estimate_radius(
     estimate = found.estimate
     if not differentiable:
         return estimate
-    estimate = replace(estimate, growth_gradient=torch.zeros_like(estimate.radius, dtype=torch.bool))
+    estimate = replace(estimate, growth_gradient=torch.zeros_like(estimate.status, dtype=torch.bool))
     problem = GradientProblem(operator, found, estimate, budget, tol or PAIRING_TOL, seed)
     return with_gradient(problem, operator.parameters)
