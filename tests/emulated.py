@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lsc_ext import _C, backends
 
-_BUILDS = ("build/emulated", "build/dev")
+_BUILDS = ("build/native", "build/dev")
 
 
 @functools.cache

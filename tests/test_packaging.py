@@ -5,11 +5,15 @@ import importlib.resources
 import json
 import subprocess
 import sys
+import tarfile
+from pathlib import Path
 
 import pytest
 
 import lsc_ext
 from lsc_ext import _C
+
+ROOT = Path(__file__).parent.parent
 
 _MEASURE_IMPORT = """
 import json, threading, time
@@ -68,10 +72,29 @@ def test_compiled_module_links_no_torch() -> None:
         assert library not in content
 
 
+def test_a_source_distribution_has_all_that_a_build_reads(tmp_path: Path) -> None:
+    pytest.importorskip("scikit_build_core")
+    code = "import sys; from scikit_build_core.build import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    suffixes = (".h", ".cpp", ".cu", ".in", ".cmake", ".sh", ".txt")
+    read = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("csrc", "cmake")
+        for path in (ROOT / folder).rglob("*")
+        if path.name.endswith(suffixes)
+    }
+    assert {Path(name).suffix for name in read} == set(suffixes)
+    assert read - names == set()
+
+
 def test_the_package_is_typed() -> None:
     files = importlib.resources.files(lsc_ext)
     assert files.joinpath("py.typed").is_file()
-    assert files.joinpath("_C.pyi").is_file()
+    assert files.joinpath("_C", "__init__.pyi").is_file()
+    assert files.joinpath("_C", "cuda.pyi").is_file()
 
 
 def test_one_version() -> None:

@@ -1,13 +1,19 @@
-"""python/lsc_ext/_C.pyi says what the compiled module has."""
+"""python/lsc_ext/_C/*.pyi say what the compiled module has."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import emulated
 import pytest
 
-STUB = Path(__file__).parent.parent / "python" / "lsc_ext" / "_C.pyi"
+from lsc_ext import _C
+
+STUBS = Path(__file__).parent.parent / "python" / "lsc_ext" / "_C"
+# What the emulated module has beside the functions of a device.
+EMULATION = {"set_seed", "set_tensor_cores"}
 
 
 def _signatures(source: str) -> dict[str, list[str]]:
@@ -35,13 +41,31 @@ def differences(stub: str, compiled: str) -> list[str]:
     return [f"{n}: stub {ours.get(n)}, compiled {theirs.get(n)}" for n in names if ours.get(n) != theirs.get(n)]
 
 
-def test_the_stub_matches_the_compiled_module(tmp_path: Path) -> None:
+def _compiled(name: str, folder: Path, search: Path | None = None) -> Path:
+    """The stubs that pybind11-stubgen reads from a compiled module: a file, or a folder where it has modules inside."""
     pytest.importorskip("pybind11_stubgen")
-    command = [sys.executable, "-m", "pybind11_stubgen", "lsc_ext._C", "--output-dir", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    compiled = (tmp_path / "lsc_ext" / "_C.pyi").read_text()
+    command = [sys.executable, "-m", "pybind11_stubgen", name, "--output-dir", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*([search] if search else []), *sys.path]))}
+    subprocess.run(command, check=True, capture_output=True, timeout=120, env=environment)
+    return folder.joinpath(*name.split("."))
+
+
+def test_the_stub_matches_the_compiled_module(tmp_path: Path) -> None:
+    found = _compiled("lsc_ext._C", tmp_path)
+    with_cuda = hasattr(_C, "cuda")
+    compiled = (found / "__init__.pyi" if with_cuda else found.with_suffix(".pyi")).read_text()
     assert len(_signatures(compiled)) > 10
-    assert differences(STUB.read_text(), compiled) == []
+    assert differences((STUBS / "__init__.pyi").read_text(), compiled) == []
+    if with_cuda:
+        assert differences((STUBS / "cuda.pyi").read_text(), (found / "cuda.pyi").read_text()) == []
+
+
+def test_the_stub_of_the_cuda_backend_matches_its_emulation(tmp_path: Path) -> None:
+    folder = Path(emulated.module().__file__).parent
+    compiled = _compiled("_emulated", tmp_path, folder).with_suffix(".pyi").read_text()
+    assert len(_signatures(compiled)) > 10
+    differing = differences((STUBS / "cuda.pyi").read_text(), compiled)
+    assert [line for line in differing if line.split(":")[0] not in EMULATION] == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+# A build with CUDA has the module `cuda` beside these.
+
 # Address and number of elements of contiguous memory that the caller keeps alive.
 _Buffer = tuple[int, int]
 # weight_ih, weight_hh, bias_ih, bias_hh, unit.
