@@ -18,7 +18,7 @@ LAYERS = {
     "normalized": ("scan", functools.partial(lsc.nn.ComplexDiagonalRNN, 3, 5, 2, normalization="learned")),
     "BlockDiagonalRNN": ("block_scan", functools.partial(lsc.nn.BlockDiagonalRNN, 3, 5, 2, heads=3, state_size=9)),
     "one large block": ("block_scan", functools.partial(lsc.nn.BlockDiagonalRNN, 3, 5, 2, state_size=33)),
-    "ResLRU": ("scan", functools.partial(lsc.nn.ResLRU, 3, 4, 2)),
+    "ResLRU": ("scan", functools.partial(lsc.nn.ResLRU, 3, 4, 2, dropout=0)),
 }
 
 every_layer = pytest.mark.parametrize("name", LAYERS)

@@ -217,7 +217,7 @@ def test_an_operator_of_a_users_function(device: FakeCuda) -> None:
     point, weight = torch.randn(4, 6), torch.randn(6, 6)
     results = []
     for place in ("cpu", "cuda"):
-        own = weight.to(place).requires_grad_()
+        own = weight.detach().to(place).requires_grad_()
         operator = lsc.JacobianOperator(lambda s, own=own: (s @ own).tanh(), point.to(place), [own])
         v = torch.ones(4, 6, device=place)
         estimate = lsc.spectral_radius(operator, method="krylov", generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,9 @@
 // ("Matrix fragments for mma.m16n8k8" and "... mma.m16n8k16"). Sums are float32, one product after the other.
 #pragma once
 
+#include <algorithm>
+#include <array>
+
 #include "cuda/half.h"
 #include "emulator/executor.h"
 
@@ -53,13 +56,21 @@ void read_halves(const Words& words, Operands<16>& x, Number number) {
   }
 }
 
+// By value: GCC 12 drops the call where it gets a reference to the sums.
 template <int kDepth>
-void multiply(const Operands<kDepth>& x, float (&c)[4]) {
-  const int lane = current().thread % 32, group_id = lane >> 2, thread_id_in_group = lane % 4;
+std::array<float, 4> multiply(const Operands<kDepth>& x, std::array<float, 4> c, int lane) {
+  const int group_id = lane >> 2, thread_id_in_group = lane % 4;
   for (int i = 0; i < 4; ++i) {
     const int row = i < 2 ? group_id : group_id + 8, column = thread_id_in_group * 2 + (i & 1);
-    for (int k = 0; k < kDepth; ++k) c[i] += x.a[row][k] * x.b[k][column];
+    for (int k = 0; k < kDepth; ++k) c[std::size_t(i)] += x.a[row][k] * x.b[k][column];
   }
+  return c;
+}
+
+template <int kDepth>
+void add_product(const Operands<kDepth>& x, float (&c)[4]) {
+  const std::array<float, 4> sums = multiply(x, {c[0], c[1], c[2], c[3]}, current().thread % 32);
+  std::copy(sums.begin(), sums.end(), c);
 }
 
 }  // namespace mma
@@ -73,7 +84,7 @@ inline void mma_tf32(float (&c)[4], const std::uint32_t (&a)[4], const std::uint
   mma::gather(a, b, words);
   mma::Operands<8> x;
   mma::read_tf32(words, x);
-  mma::multiply(x, c);
+  mma::add_product(x, c);
 }
 
 inline void mma_fp16(float (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
@@ -81,7 +92,7 @@ inline void mma_fp16(float (&c)[4], const std::uint32_t (&a)[4], const std::uint
   mma::gather(a, b, words);
   mma::Operands<16> x;
   mma::read_halves(words, x, cuda::from_fp16);
-  mma::multiply(x, c);
+  mma::add_product(x, c);
 }
 
 inline void mma_bf16(float (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
@@ -89,7 +100,7 @@ inline void mma_bf16(float (&c)[4], const std::uint32_t (&a)[4], const std::uint
   mma::gather(a, b, words);
   mma::Operands<16> x;
   mma::read_halves(words, x, cuda::from_bf16);
-  mma::multiply(x, c);
+  mma::add_product(x, c);
 }
 
 }  // namespace lsc::emulator
