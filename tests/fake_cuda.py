@@ -208,6 +208,9 @@ class FakeCuda:
 
 def _bare(value: Any) -> Any:
     if isinstance(value, FakeCudaTensor):
+        assert value.dtype == value.held.dtype, (
+            "converted where it is, which it cannot follow: convert it, then move it"
+        )
         return value.held
     return torch.device("cpu") if isinstance(value, torch.device) and value.type in ("cuda", _BENEATH) else value
 

@@ -228,24 +228,21 @@ def test_an_operator_of_a_users_function(device: FakeCuda) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", ["gru", "torch.nn.LSTM", "alif", "feed_forward_tanh"])
+@pytest.mark.parametrize("name", ["gru", "lstm", "alif", "feed_forward_tanh"])
 def test_half_layers_run_and_are_measured_in_float32(name: str, dtype: torch.dtype, device: FakeCuda) -> None:
-    model, twin = _pair(name)
-    x = _inputs(name)
+    model, x = MODELS[name](), _inputs(name)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.to(dtype))
-    twin.load_state_dict(model.state_dict())
-    twin, x = twin.to(dtype), x.to(dtype)
+    twin, x = copy.deepcopy(model).to(dtype).cuda(), x.to(dtype)
     output = _output(twin, x.cuda())
     assert output.dtype == dtype
+    rounding = 4 * PARITY["fp16" if dtype == torch.float16 else "bf16"]
     if name != "alif":  # a spike may come a step later
-        expected = _output(model, x.float()).detach()
-        assert_close(
-            "output", output.detach().cpu(), expected, 4 * PARITY["fp16" if dtype == torch.float16 else "bf16"]
-        )
+        assert_close("output", output.detach().cpu(), _output(model, x.float()).detach(), rounding)
     found, truth = (_radii(m, z, directions=_directions(name)) for m, z in ((twin, x.cuda()), (model, x.float())))
-    _assert_report(found, truth)
+    # The decays that ALIF reads are rounded, and not only the time constants that they are made of.
+    _assert_report(found, truth, rounding if name == "alif" else 1e-3)
     for report in (found, truth):
         sum(report[d].mean() for d in report).backward()
     for ours, theirs in zip(twin.parameters(), model.parameters(), strict=True):

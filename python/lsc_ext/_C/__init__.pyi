@@ -1,4 +1,3 @@
-# ruff: noqa: N999
 """Compiled kernels of lsc_ext. Private: use the Python functions."""
 
 from collections.abc import Callable, Sequence

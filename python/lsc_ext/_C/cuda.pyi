@@ -1,4 +1,3 @@
-# ruff: noqa: N999
 """The CUDA backend. Functions of the same names as on the CPU end in an execution instead of a number of threads.
 
 They return how many bytes of workspace they need; without a workspace they do nothing else.
