@@ -133,8 +133,11 @@ class FakeCuda:
             if not isinstance(result, Tensor):
                 return result
             known = changed.get(id(result))
-            # Beneath, nobody would see that values wait for their conjugation.
-            return FakeCudaTensor(result.resolve_conj().resolve_neg(), target) if known is None else known
+            if known is not None:
+                return known
+            # Beneath, nobody would see that values wait for their conjugation, or that zeros have no memory.
+            seen = torch.zeros(result.shape, dtype=result.dtype) if result._is_zerotensor() else result
+            return FakeCudaTensor(seen.resolve_conj().resolve_neg(), target)
 
         return (faked(out[0]), out[1]) if name in _PACKING else tree_map(faked, out)
 

@@ -390,33 +390,17 @@ void precision_takes_tensor_cores() {
   CHECK(product_of<double>(Precision::bf16, 2, 2, 2, wide.data(), wide.data())[0] == 2);
 }
 
-template <Precision kPrecision, class T>
-LSC_KERNEL tile_kernel(Index m, Index k, const T* a, Index a_row, Index a_column, int count, const T* v, Index v_row,
-                       bool accumulate, T* out, Index out_row) {
-  tile_product<kPrecision>(m, k, a, a_row, a_column, count, v, v_row, accumulate, out, out_row);
+template <class T>
+LSC_KERNEL tile_kernel(Precision precision, Index m, Index k, const T* a, Index a_row, Index a_column, int count,
+                       const T* v, Index v_row, bool accumulate, T* out, Index out_row) {
+  tile_product(precision, m, k, a, a_row, a_column, count, v, v_row, accumulate, out, out_row);
 }
 
 template <class T>
 std::vector<T> tile_of(Precision precision, Index m, Index k, const T* a, bool transposed, int count, const T* v,
                        Index v_row, bool accumulate, std::vector<T> out, Index out_row) {
-  const auto run = [&](auto kernel) {
-    launch(execution(precision), {"tile", {1}, kTileThreads}, kernel, m, k, a, transposed ? 1 : k, transposed ? m : 1,
-           count, v, v_row, accumulate, out.data(), out_row);
-  };
-  switch (precision) {
-    case Precision::fp32:
-      run(tile_kernel<Precision::fp32, T>);
-      break;
-    case Precision::tf32:
-      run(tile_kernel<Precision::tf32, T>);
-      break;
-    case Precision::fp16:
-      run(tile_kernel<Precision::fp16, T>);
-      break;
-    case Precision::bf16:
-      run(tile_kernel<Precision::bf16, T>);
-      break;
-  }
+  launch(execution(precision), {"tile", {1}, kTileThreads}, tile_kernel<T>, precision, m, k, a, transposed ? 1 : k,
+         transposed ? m : 1, count, v, v_row, accumulate, out.data(), out_row);
   return out;
 }
 

@@ -2,6 +2,7 @@
 // emulator, which runs a kernel with one fiber a thread (tests only). Device code uses nothing of CUDA but these.
 //
 //   LSC_KERNEL, LSC_DEVICE        a kernel, a function of the device
+//   LSC_ARGUMENT                  before an argument of a kernel that it hands on by reference
 //   LSC_UNROLL                    before a loop whose arrays are to stay in registers
 //   thread(), threads()           of the block, one-dimensional; lane(), warp()
 //   block(), blocks()             of the grid along x; block_y(), block_z() along the others
@@ -12,8 +13,7 @@
 //                                 threads see of memory besides is in cuda/ordering.h
 //   LSC_SHARED(T, name, count)    static shared memory, as a Shared<T> called name
 //   dynamic_shared<T>(bytes, count)   a view of the launch's dynamic shared memory from a byte offset on; without a
-//   count
-//                                 of elements to its end
+//                                 count of elements to its end
 //   copy_async<Bytes>(to, from)   Bytes 4, 8 or 16 from global to shared memory; commit_copies(), wait_copies<N>():
 //                                 all but the last N commits are there, for this thread
 //   mma_*                         one warp's matrix product on the tensor cores, in cuda/mma.h
@@ -32,6 +32,7 @@
 #include <cuda_runtime.h>
 
 #define LSC_KERNEL __global__ void
+#define LSC_ARGUMENT const __grid_constant__
 #define LSC_DEVICE __device__ inline
 
 namespace lsc::cuda {

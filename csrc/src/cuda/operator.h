@@ -1,7 +1,7 @@
 // What kernels hold of a batch of Jacobians. StepProducts (cuda/layer_step.h) and MatrixProducts have one shape:
 //   Number, points, rows, columns
 //   scratch_elements()    what a tile of products needs beside its vectors
-//   apply_tile<kPrecision>(products, transposed, count, point, v, out, scratch)    in cuda/step_product.h and
+//   apply_tile(precision, products, transposed, count, point, v, out, scratch)    in cuda/step_product.h and
 //                         cuda/matrix_product.h, device code
 #pragma once
 

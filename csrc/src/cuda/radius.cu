@@ -34,24 +34,6 @@ LSC_KERNEL reset_kernel(unsigned long long* queue) {
   if (thread() == 0) *queue = 0;
 }
 
-template <class Products, class T>
-LSC_DEVICE void apply_tile(Precision precision, const Products& products, bool transposed, int count,
-                           const std::int64_t* point, const T* v, T* out, T* scratch) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    switch (precision) {
-      case Precision::tf32:
-        return apply_tile<Precision::tf32>(products, transposed, count, point, v, out, scratch);
-      case Precision::fp16:
-        return apply_tile<Precision::fp16>(products, transposed, count, point, v, out, scratch);
-      case Precision::bf16:
-        return apply_tile<Precision::bf16>(products, transposed, count, point, v, out, scratch);
-      case Precision::fp32:
-        break;
-    }
-  }
-  apply_tile<Precision::fp32>(products, transposed, count, point, v, out, scratch);
-}
-
 // The serial program, lane 0's. Not inlined, so that the kernels share it.
 template <class T>
 LSC_DEVICE __attribute__((noinline)) void start(Iteration<T>& iteration, std::uint64_t point, Eigenvalue target,
@@ -84,8 +66,9 @@ LSC_DEVICE void write(const RadiusResults<T>& results, Index i, Index n, const I
 // A block advances kTile iterations side by side, one a warp: it gathers what they ask for into one product, and a warp
 // whose point is done takes the next one from the queue.
 template <class Products, class T>
-LSC_KERNEL radius_kernel(Products products, RadiusOptions options, Index count, RadiusTargets targets,
-                         RadiusResults<T> results, RadiusWorkspace<T> work, Precision precision) {
+LSC_KERNEL radius_kernel(LSC_ARGUMENT Products products, LSC_ARGUMENT RadiusOptions options, Index count,
+                         RadiusTargets targets, RadiusResults<T> results, RadiusWorkspace<T> work,
+                         Precision precision) {
   constexpr int kNothing = -1;
   LSC_SHARED(VectorOrder<T>, mailboxes, kTile);
   LSC_SHARED(int, wanted, kTile);
@@ -154,6 +137,7 @@ void estimate_radii(Execution& execution, const Products& products, const Radius
   if (products.columns != n)
     throw std::invalid_argument("operator: expected square Jacobians, got " + std::to_string(n) + " x " +
                                 std::to_string(products.columns));
+  if (sizeof(T) == sizeof(float)) require_precision(execution);
   const Index blocks = std::min(covering(count, kTile), kBlocksPerProcessor * processors(execution.device));
   const Index slots = blocks * kTile;
   Workspace& workspace = execution.workspace;

@@ -39,24 +39,25 @@ LSC_DEVICE void each_unit(int count, Index states, Index H, const Body& body) {
 }
 
 // dp [count, P, H], the blocks on the path, along v: rows of what is fed, v_row apart.
-template <Precision kPrecision, Path kPath, class T>
-LSC_DEVICE void pre_activations(const LayerStep<T>& step, int count, const T* v, Index v_row, T* dp) {
+template <Path kPath, class T>
+LSC_DEVICE void pre_activations(Precision precision, const LayerStep<T>& step, int count, const T* v, Index v_row,
+                                T* dp) {
   const Index H = step.H, size = fed_size<kPath>(step);
   each_run<kPath>(step, [&](int first, int blocks) {
-    tile_product<kPrecision>(blocks * H, size, weight<kPath>(step) + fed<kPath>(step, first) * H * size, size, 1, count,
-                             v, v_row, false, dp + first * H, step.P * H);
+    tile_product(precision, blocks * H, size, weight<kPath>(step) + fed<kPath>(step, first) * H * size, size, 1, count,
+                 v, v_row, false, dp + first * H, step.P * H);
   });
   barrier();
 }
 
 // The transpose: g [count, P, H] to rows of what is fed, out_row apart.
-template <Precision kPrecision, Path kPath, class T>
-LSC_DEVICE void pre_activations_transposed(const LayerStep<T>& step, int count, const T* g, bool accumulate, T* out,
-                                           Index out_row) {
+template <Path kPath, class T>
+LSC_DEVICE void pre_activations_transposed(Precision precision, const LayerStep<T>& step, int count, const T* g,
+                                           bool accumulate, T* out, Index out_row) {
   const Index H = step.H, size = fed_size<kPath>(step);
   each_run<kPath>(step, [&](int first, int blocks) {
-    tile_product<kPrecision>(size, blocks * H, weight<kPath>(step) + fed<kPath>(step, first) * H * size, 1, size, count,
-                             g + first * H, step.P * H, accumulate, out, out_row);
+    tile_product(precision, size, blocks * H, weight<kPath>(step) + fed<kPath>(step, first) * H * size, 1, size, count,
+                 g + first * H, step.P * H, accumulate, out, out_row);
     accumulate = true;
     barrier();
   });
@@ -101,9 +102,9 @@ LSC_DEVICE void gate_gradients(const LayerStep<T>& step, int count, const std::i
 }
 
 // ds_next [count, outputs.count, H] <- along a change of the free states, v [count, V, H].
-template <Precision kPrecision, class T>
-LSC_DEVICE void recurrent_product(const LayerStep<T>& step, int count, const std::int64_t* point, const T* v,
-                                  StateRange outputs, T* out, T* scratch) {
+template <class T>
+LSC_DEVICE void recurrent_product(Precision precision, const LayerStep<T>& step, int count, const std::int64_t* point,
+                                  const T* v, StateRange outputs, T* out, T* scratch) {
   const Index H = step.H, S = step.S;
   T* dp = scratch;
   if (step.derived) {
@@ -116,7 +117,7 @@ LSC_DEVICE void recurrent_product(const LayerStep<T>& step, int count, const std
     v = all;
     barrier();
   }
-  pre_activations<kPrecision, Path::recurrent>(step, count, v, S * H, dp);
+  pre_activations<Path::recurrent>(precision, step, count, v, S * H, dp);
   each_unit(count, outputs.count, H, [&](Index j, Index i, Index unit) {
     const Index state = outputs.first + i;
     const T* own = step.local(Index(point[j]), state) + unit;
@@ -128,9 +129,10 @@ LSC_DEVICE void recurrent_product(const LayerStep<T>& step, int count, const std
 }
 
 // The transpose: u [count, outputs.count, H] -> [count, V, H].
-template <Precision kPrecision, class T>
-LSC_DEVICE void recurrent_product_transposed(const LayerStep<T>& step, int count, const std::int64_t* point, const T* u,
-                                             StateRange outputs, T* out, T* scratch) {
+template <class T>
+LSC_DEVICE void recurrent_product_transposed(Precision precision, const LayerStep<T>& step, int count,
+                                             const std::int64_t* point, const T* u, StateRange outputs, T* out,
+                                             T* scratch) {
   const Index H = step.H, S = step.S, V = step.V();
   T* g = scratch;
   T* all = step.derived ? scratch + count * step.P * H : out;
@@ -140,7 +142,7 @@ LSC_DEVICE void recurrent_product_transposed(const LayerStep<T>& step, int count
         output_terms(step, Index(point[j]), outputs, step.P + s, unit, u + j * outputs.count * H);
   });
   barrier();
-  pre_activations_transposed<kPrecision, Path::recurrent>(step, count, g, true, all, S * H);
+  pre_activations_transposed<Path::recurrent>(precision, step, count, g, true, all, S * H);
   if (!step.derived) return;
   each_unit(count, V, H, [&](Index j, Index s, Index unit) {
     const T* from = all + j * S * H + unit;
@@ -150,11 +152,11 @@ LSC_DEVICE void recurrent_product_transposed(const LayerStep<T>& step, int count
 }
 
 // ds_next [count, outputs.count, H] <- along a change of the input, v [count, n].
-template <Precision kPrecision, class T>
-LSC_DEVICE void input_product(const LayerStep<T>& step, int count, const std::int64_t* point, const T* v,
-                              StateRange outputs, T* out, T* scratch) {
+template <class T>
+LSC_DEVICE void input_product(Precision precision, const LayerStep<T>& step, int count, const std::int64_t* point,
+                              const T* v, StateRange outputs, T* out, T* scratch) {
   const Index H = step.H;
-  pre_activations<kPrecision, Path::input>(step, count, v, step.n, scratch);
+  pre_activations<Path::input>(precision, step, count, v, step.n, scratch);
   each_unit(count, outputs.count, H, [&](Index j, Index i, Index unit) {
     out[(j * outputs.count + i) * H + unit] =
         gate_terms<Path::input>(step, Index(point[j]), outputs.first + i, unit, scratch + j * step.P * H);
@@ -163,43 +165,44 @@ LSC_DEVICE void input_product(const LayerStep<T>& step, int count, const std::in
 }
 
 // The transpose: u [count, outputs.count, H] -> [count, n].
-template <Precision kPrecision, class T>
-LSC_DEVICE void input_product_transposed(const LayerStep<T>& step, int count, const std::int64_t* point, const T* u,
-                                         StateRange outputs, T* out, T* scratch) {
+template <class T>
+LSC_DEVICE void input_product_transposed(Precision precision, const LayerStep<T>& step, int count,
+                                         const std::int64_t* point, const T* u, StateRange outputs, T* out,
+                                         T* scratch) {
   gate_gradients<Path::input>(step, count, point, u, outputs, scratch);
   barrier();
-  pre_activations_transposed<kPrecision, Path::input>(step, count, scratch, false, out, step.n);
+  pre_activations_transposed<Path::input>(precision, step, count, scratch, false, out, step.n);
 }
 
 // Row j of out <- J[point[j]] v_j, or its transpose times v_j, j < count <= kTile. v [count, columns], out [count,
 // rows] (transposed: the other way round), `point` and scratch [scratch_elements()] are in global memory and do not
 // overlap. All kTileThreads threads of the block take part; what they read must be seen by all before, and out is seen
 // by all when they return. Row j of out depends on row j of v alone, bit for bit.
-template <Precision kPrecision, class T>
-LSC_DEVICE void apply_tile(const StepProducts<T>& products, bool transposed, int count, const std::int64_t* point,
-                           const T* v, T* out, T* scratch) {
+template <class T>
+LSC_DEVICE void apply_tile(Precision precision, const StepProducts<T>& products, bool transposed, int count,
+                           const std::int64_t* point, const T* v, T* out, T* scratch) {
   const LayerStep<T>& step = products.step;
   const StateRange outputs = products.outputs;
   if (products.direction == Direction::time) {
     if (transposed)
-      recurrent_product_transposed<kPrecision>(step, count, point, v, outputs, out, scratch);
+      recurrent_product_transposed(precision, step, count, point, v, outputs, out, scratch);
     else
-      recurrent_product<kPrecision>(step, count, point, v, outputs, out, scratch);
+      recurrent_product(precision, step, count, point, v, outputs, out, scratch);
   } else if (products.direction == Direction::diagonal) {
     const LayerStep<T>& below = products.below;
     T* between = scratch;  // what the lower layer hands up, or its gradient
     T* rest = scratch + kTile * step.H;
     if (transposed) {
-      input_product_transposed<kPrecision>(step, count, point, v, outputs, between, rest);
-      recurrent_product_transposed<kPrecision>(below, count, point, between, below.handed_up(), out, rest);
+      input_product_transposed(precision, step, count, point, v, outputs, between, rest);
+      recurrent_product_transposed(precision, below, count, point, between, below.handed_up(), out, rest);
     } else {
-      recurrent_product<kPrecision>(below, count, point, v, below.handed_up(), between, rest);
-      input_product<kPrecision>(step, count, point, between, outputs, out, rest);
+      recurrent_product(precision, below, count, point, v, below.handed_up(), between, rest);
+      input_product(precision, step, count, point, between, outputs, out, rest);
     }
   } else if (transposed) {
-    input_product_transposed<kPrecision>(step, count, point, v, outputs, out, scratch);
+    input_product_transposed(precision, step, count, point, v, outputs, out, scratch);
   } else {
-    input_product<kPrecision>(step, count, point, v, outputs, out, scratch);
+    input_product(precision, step, count, point, v, outputs, out, scratch);
   }
 }
 

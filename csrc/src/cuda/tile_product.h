@@ -54,6 +54,16 @@ struct TileStage {
   }
 };
 
+// What the products of a kernel stage in: one room for all of them, for the compiler adds up those that have different
+// names, even if only one of them is used.
+template <class Word>
+LSC_DEVICE Shared<Word> tile_storage() {
+  constexpr int kPlain = TileStage<AsIs<Word>, 16, 1>::kShared;
+  constexpr int kOnTensorCores = sizeof(Word) == 4 ? TileStage<TensorCore<Precision::fp32>, 32, 4>::kShared : 0;
+  LSC_SHARED(Word, shared, kPlain > kOnTensorCores ? kPlain : kOnTensorCores);
+  return shared;
+}
+
 // Where a tile's result goes; row i of A and vector j.
 template <class T>
 struct TileResult {
@@ -74,8 +84,7 @@ LSC_DEVICE void tile_product_on_tensor_cores(const Strided<float>& a, const Stri
                                              const TileResult<float>& result) {
   using Core = TensorCore<kPrecision>;
   using Stage = TileStage<Core, 32, 4>;
-  LSC_SHARED(std::uint32_t, shared, Stage::kShared);
-  Stage stage(a, v, shared);
+  Stage stage(a, v, tile_storage<std::uint32_t>());
   for (Index row = warp() * kMmaRows; row < a.rows; row += Stage::kWarps * kMmaRows) {
     float sums[4];
     LSC_UNROLL for (int e = 0; e < 4; ++e) sums[e] = result.start(row + sum_row(e), sum_column(e));
@@ -93,8 +102,7 @@ template <class T>
 LSC_DEVICE void tile_product_plainly(const Strided<T>& a, const Strided<T>& v, const TileResult<T>& result) {
   using Stage = TileStage<AsIs<T>, 16, 1>;
   constexpr int kEach = kTile / 2;
-  LSC_SHARED(T, shared, Stage::kShared);
-  Stage stage(a, v, shared);
+  Stage stage(a, v, tile_storage<T>());
   const int i = lane() % 16, j = lane() / 16;
   for (Index row = warp() * Stage::kRows; row < a.rows; row += Stage::kWarps * Stage::kRows) {
     T sums[kEach];
@@ -113,15 +121,26 @@ LSC_DEVICE void tile_product_plainly(const Strided<T>& a, const Strided<T>& v, c
 // A[i, k] = a[i * a_row + k * a_column], all in global memory, `out` apart from A and v. All kTileThreads threads of
 // the block take part; what they read must be seen by all before, and what they wrote is not until the next barrier.
 // Row j of the result depends on row j of v alone, bit for bit. Where the device has no tensor cores, the ordinary
-// units do it, and kPrecision must be fp32: the host asks require_precision() before it launches.
-template <Precision kPrecision, class T>
-LSC_DEVICE void tile_product(Index m, Index k, const T* a, Index a_row, Index a_column, int count, const T* v,
-                             Index v_row, bool accumulate, T* out, Index out_row) {
+// units do it, and the precision must be fp32: the host asks require_precision() before it launches. Not inlined: a
+// step has many products, and each would take registers and code of its own.
+template <class T>
+LSC_DEVICE __attribute__((noinline)) void tile_product(Precision precision, Index m, Index k, const T* a, Index a_row,
+                                                       Index a_column, int count, const T* v, Index v_row,
+                                                       bool accumulate, T* out, Index out_row) {
   const Strided<T> matrix = {a, a_row, a_column, m, k}, vectors = {v, v_row, 1, count, k};
   const TileResult<T> result = {m, count, accumulate, out, out_row};
   if constexpr (std::is_same_v<T, float>) {
     if (tensor_cores()) {
-      tile_product_on_tensor_cores<kPrecision>(matrix, vectors, result);
+      switch (precision) {
+        case Precision::fp32:
+          return tile_product_on_tensor_cores<Precision::fp32>(matrix, vectors, result);
+        case Precision::tf32:
+          return tile_product_on_tensor_cores<Precision::tf32>(matrix, vectors, result);
+        case Precision::fp16:
+          return tile_product_on_tensor_cores<Precision::fp16>(matrix, vectors, result);
+        case Precision::bf16:
+          return tile_product_on_tensor_cores<Precision::bf16>(matrix, vectors, result);
+      }
       return;
     }
   }

@@ -7,6 +7,7 @@
 #include "emulator/executor.h"
 
 #define LSC_KERNEL inline void
+#define LSC_ARGUMENT const
 #define LSC_DEVICE inline
 
 namespace lsc::cuda {
