@@ -94,7 +94,7 @@ cuda:
 cuda-check: export CUDACXX := $(or $(NVCC),$(CURDIR)/$(VENV)/nvcc/nvidia/cu13/bin/nvcc)
 # The wheels keep in lib what nvcc looks for in lib64.
 cuda-check: export NVCC_APPEND_FLAGS += $(if $(NVCC),,-L$(CURDIR)/$(VENV)/nvcc/nvidia/cu13/lib)
-cuda-check: $(VENV)/.tools $(if $(NVCC),,$(VENV)/nvcc)
+cuda-check: $(VENV)/.installed $(if $(NVCC),,$(VENV)/nvcc)
 	@echo "compiling for the GPUs $(GPUS) (minutes)" && mkdir -p $(BUILD)
 	@$(CMAKE) -S . -B $(CUDA_BUILD) -DLSC_TESTS=OFF -DLSC_CUDA=ON '-DLSC_CUDA_ARCHITECTURES=$(GPUS)' \
 	  -DLSC_CUDA_REPORT=ON -DPython_EXECUTABLE=$(CURDIR)/$(PY) -Dpybind11_DIR=$$($(PY) -m pybind11 --cmakedir) \

@@ -9,8 +9,7 @@ set(oldest_nvcc 12.0)
 # 120 and 90 carry PTX for what comes after them.
 set(release_architectures 75-real 80-real 86-real 89-real 90 100-real 120)
 
-function(lsc_fail)
-  list(JOIN ARGN "" text)
+function(lsc_fail text)
   message(FATAL_ERROR "lsc_ext: ${text}")
 endfunction()
 
@@ -90,7 +89,7 @@ macro(lsc_choose_architectures)
 endmacro()
 
 set(LSC_HAVE_CUDA OFF)
-set(nvcc_remedy "install the CUDA toolkit, or the wheels nvidia-cuda-nvcc, nvidia-nvvm, nvidia-cuda-crt, "
+string(CONCAT nvcc_remedy "install the CUDA toolkit, or the wheels nvidia-cuda-nvcc, nvidia-nvvm, nvidia-cuda-crt, "
   "nvidia-cuda-runtime and nvidia-cuda-cccl, and set CUDACXX to its nvcc; or build for the CPU alone with LSC_CUDA=OFF")
 if(NOT LSC_CUDA MATCHES "^(AUTO|ON|OFF)$")
   lsc_fail("LSC_CUDA: expected AUTO, ON or OFF, got '${LSC_CUDA}'")
@@ -108,12 +107,12 @@ if(NOT LSC_CUDA STREQUAL "OFF")
       set(LSC_HAVE_CUDA ON)
       message(STATUS "lsc_ext: the CUDA backend is built by nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${lsc_cuda_architectures}")
     elseif(LSC_CUDA STREQUAL "ON")
-      lsc_fail("LSC_CUDA=ON, but nvcc is ${CMAKE_CUDA_COMPILER_VERSION}, older than ${oldest_nvcc}: " ${nvcc_remedy})
+      lsc_fail("LSC_CUDA=ON, but nvcc is ${CMAKE_CUDA_COMPILER_VERSION}, older than ${oldest_nvcc}: ${nvcc_remedy}")
     else()
       message(STATUS "lsc_ext: nvcc ${CMAKE_CUDA_COMPILER_VERSION} is older than ${oldest_nvcc}, so this build is for the CPU alone")
     endif()
   elseif(LSC_CUDA STREQUAL "ON")
-    lsc_fail("LSC_CUDA=ON, but there is no nvcc: " ${nvcc_remedy})
+    lsc_fail("LSC_CUDA=ON, but there is no nvcc: ${nvcc_remedy}")
   else()
     message(STATUS "lsc_ext: no nvcc found, so this build is for the CPU alone")
   endif()

@@ -19,7 +19,15 @@ ROOT = Path(__file__).parent.parent
 BUILD = os.environ.get("LSC_CUDA_BUILD")
 MOST_BYTES = 20 * 2**20
 # Kernels that may keep something in local memory, and why: a part of the name, then the reason.
-MAY_USE_LOCAL_MEMORY: dict[str, str] = {}
+SERIAL = "one lane runs the small eigenproblems as a serial program, which keeps more values than there are registers"
+REDUCTION = "CUDA's sine and cosine reduce large arguments by a table in local memory"
+MAY_USE_LOCAL_MEMORY = {
+    "radius_kernel": SERIAL,
+    "RadiusIteration": SERIAL,
+    "feed_forward3Sin": REDUCTION,
+    "feed_forward3Cos": REDUCTION,
+    "start_vectors_kernel": REDUCTION,
+}
 
 compiled = pytest.mark.skipif(BUILD is None, reason="reads what `make cuda-check` builds")
 

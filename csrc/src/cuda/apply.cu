@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <type_traits>
 
 #include "cuda/apply.h"
 #include "cuda/launch.h"
@@ -12,9 +13,9 @@ constexpr Index kBlocksPerProcessor = 4;
 
 // Blocks take the tiles in turn. Each has scratch of its own, and room for the numbers of its points where it is point
 // j for row j.
-template <class Products, class T>
-LSC_KERNEL apply_kernel(Precision precision, LSC_ARGUMENT Products products, bool transposed, Index count,
-                        const std::int64_t* point, const T* v, T* out, T* scratch, std::int64_t* numbers) {
+template <Precision kPrecision, class Products, class T>
+LSC_KERNEL apply_kernel(LSC_ARGUMENT Products products, bool transposed, Index count, const std::int64_t* point,
+                        const T* v, T* out, T* scratch, std::int64_t* numbers) {
   const Index v_row = transposed ? products.rows : products.columns;
   const Index out_row = transposed ? products.columns : products.rows;
   scratch += block() * products.scratch_elements();
@@ -25,8 +26,8 @@ LSC_KERNEL apply_kernel(Precision precision, LSC_ARGUMENT Products products, boo
       if (thread() < size) numbers[thread()] = first + thread();
       barrier();
     }
-    apply_tile(precision, products, transposed, size, point ? point + first : numbers, v + first * v_row,
-               out + first * out_row, scratch);
+    apply_tile(ThePrecision<kPrecision>(), products, transposed, size, point ? point + first : numbers,
+               v + first * v_row, out + first * out_row, scratch);
   }
 }
 
@@ -40,8 +41,23 @@ void apply(Execution& execution, const Products& products, bool transposed, Inde
   T* scratch = execution.workspace.take<T>(blocks * products.scratch_elements());
   std::int64_t* numbers = execution.workspace.take<std::int64_t>(point ? 0 : blocks * kTile);
   if (execution.workspace.counting()) return;
-  launch(execution, {"apply", {blocks}, kTileThreads}, apply_kernel<Products, T>, execution.precision, products,
-         transposed, count, point, v, out, scratch, numbers);
+  const auto run = [&](auto kernel) {
+    launch(execution, {"apply", {blocks}, kTileThreads}, kernel, products, transposed, count, point, v, out, scratch,
+           numbers);
+  };
+  if constexpr (std::is_same_v<Products, StepProducts<float>>) {
+    switch (execution.precision) {
+      case Precision::tf32:
+        return run(apply_kernel<Precision::tf32, Products, T>);
+      case Precision::fp16:
+        return run(apply_kernel<Precision::fp16, Products, T>);
+      case Precision::bf16:
+        return run(apply_kernel<Precision::bf16, Products, T>);
+      case Precision::fp32:
+        break;
+    }
+  }
+  run(apply_kernel<Precision::fp32, Products, T>);
 }
 
 #define LSC_APPLY(Products, T) \

@@ -33,6 +33,19 @@ struct LayerStep {
 // What feeds a step's pre-activations.
 enum class Path { input, recurrent };
 
+// How it does.
+template <class T>
+struct Feed {
+  const int* block;  // [P] of the weights, or kNone
+  const T* weight;   // [blocks * H, size]
+  Index size;
+
+  LSC_HD Feed(const LayerStep<T>& step, Path path)
+      : block(path == Path::input ? step.input_feed : step.recurrent_feed),
+        weight(path == Path::input ? step.input_weight : step.recurrent_weight),
+        size(path == Path::input ? step.n : step.H) {}
+};
+
 // J of one layer at N points: how `outputs` change along a direction. `below` is the layer below, of the diagonal
 // alone.
 template <class T>

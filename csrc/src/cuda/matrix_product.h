@@ -11,8 +11,8 @@ inline namespace LSC_ISA {
 // As apply_tile of StepProducts. Every point has its matrix to itself, so the time is that of reading it: nothing is
 // won by rounding, and float32 stays float32 in every precision. J v has one warp for each row of a matrix, J' v one
 // thread for each column.
-template <class T>
-LSC_DEVICE void apply_tile(Precision, const MatrixProducts<T>& products, bool transposed, int count,
+template <class Choice, class T>
+LSC_DEVICE void apply_tile(Choice, const MatrixProducts<T>& products, bool transposed, int count,
                            const std::int64_t* point, const T* v, T* out, T*) {
   const Index rows = products.rows, columns = products.columns;
   if (transposed) {

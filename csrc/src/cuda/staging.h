@@ -38,33 +38,56 @@ class Staging {
 
   LSC_DEVICE void load(const Strided<Number>& from, Index first_row, Index first_k) {
     down_ = from.row < from.column;
-    const Number* corner = from.at + first_row * from.row + first_k * from.column;
-    const Index rows = from.rows - first_row, depth = from.depth - first_k;
-    LSC_UNROLL for (int i = 0; i < kEach; ++i) {
-      const int r = row(i);
-      LSC_UNROLL for (int e = 0; e < Format::kNumbers; ++e) {
-        const int k = word(i) * Format::kNumbers + e;
-        held_[i * Format::kNumbers + e] = r < rows && k < depth ? corner[r * from.row + k * from.column] : Number(0);
-      }
-    }
+    if (down_)
+      load_by<Down>(from, first_row, first_k);
+    else
+      load_by<Along>(from, first_row, first_k);
   }
 
   LSC_DEVICE void store(Shared<Word> to, int stride) const {
-    LSC_UNROLL for (int i = 0; i < kEach; ++i) to[row(i) * stride + word(i)] =
-        Format::word(held_ + i * Format::kNumbers);
+    if (down_)
+      store_by<Down>(to, stride);
+    else
+      store_by<Along>(to, stride);
   }
 
  private:
+  static constexpr int kEach = kRows * kWords / kThreads, kPatchesDown = kRows / 8, kWarps = kThreads / 32;
+  static constexpr bool divides(int a, int b) { return a % b == 0 || b % a == 0; }
   static_assert(kRows % 8 == 0 && kWords % 4 == 0 && kRows * kWords % kThreads == 0 && kThreads % 32 == 0);
-  static constexpr int kEach = kRows * kWords / kThreads, kPatchesDown = kRows / 8;
+  static_assert(divides(kThreads, kWords) && divides(kWarps, kPatchesDown));
 
-  LSC_DEVICE int row(int i) const {
-    const int at = index_ + i * kThreads;
-    return down_ ? at / 32 % kPatchesDown * 8 + at % 8 : at / kWords;
+  // Where a thread's word i is: a place of the thread, and a step that is known when this is compiled.
+  struct Along {
+    static LSC_DEVICE int row(int index) { return index / kWords; }
+    static LSC_DEVICE int word(int index) { return index % kWords; }
+    static constexpr LSC_DEVICE int row_step(int i) { return i * kThreads / kWords; }
+    static constexpr LSC_DEVICE int word_step(int i) { return i * kThreads % kWords; }
+  };
+  struct Down {
+    static LSC_DEVICE int row(int index) { return index / 32 % kPatchesDown * 8 + index % 8; }
+    static LSC_DEVICE int word(int index) { return index / 32 / kPatchesDown * 4 + index % 32 / 8; }
+    static constexpr LSC_DEVICE int row_step(int i) { return i * kWarps % kPatchesDown * 8; }
+    static constexpr LSC_DEVICE int word_step(int i) { return i * kWarps / kPatchesDown * 4; }
+  };
+
+  template <class Way>
+  LSC_DEVICE void load_by(const Strided<Number>& from, Index first_row, Index first_k) {
+    const Index row = first_row + Way::row(index_), k = first_k + Way::word(index_) * Format::kNumbers;
+    const Number* own = from.at + row * from.row + k * from.column;
+    const Index rows = from.rows - row, depth = from.depth - k;
+    LSC_UNROLL for (int i = 0; i < kEach; ++i) LSC_UNROLL for (int e = 0; e < Format::kNumbers; ++e) {
+      const int r = Way::row_step(i), step = Way::word_step(i) * Format::kNumbers + e;
+      const bool inside = r < rows && step < depth;
+      held_[i * Format::kNumbers + e] = inside ? own[r * from.row + step * from.column] : Number(0);
+    }
   }
-  LSC_DEVICE int word(int i) const {
-    const int at = index_ + i * kThreads;
-    return down_ ? at / 32 / kPatchesDown * 4 + at % 32 / 8 : at % kWords;
+
+  template <class Way>
+  LSC_DEVICE void store_by(Shared<Word> to, int stride) const {
+    const Shared<Word> own = to + Way::row(index_) * stride + Way::word(index_);
+    LSC_UNROLL for (int i = 0; i < kEach; ++i) own[Way::row_step(i) * stride + Way::word_step(i)] =
+        Format::word(held_ + i * Format::kNumbers);
   }
 
   int index_;

@@ -64,6 +64,9 @@ LSC_DEVICE Shared<Word> tile_storage() {
   return shared;
 }
 
+template <Precision kPrecision>
+using ThePrecision = std::integral_constant<Precision, kPrecision>;
+
 // Where a tile's result goes; row i of A and vector j.
 template <class T>
 struct TileResult {
@@ -121,17 +124,16 @@ LSC_DEVICE void tile_product_plainly(const Strided<T>& a, const Strided<T>& v, c
 // A[i, k] = a[i * a_row + k * a_column], all in global memory, `out` apart from A and v. All kTileThreads threads of
 // the block take part; what they read must be seen by all before, and what they wrote is not until the next barrier.
 // Row j of the result depends on row j of v alone, bit for bit. Where the device has no tensor cores, the ordinary
-// units do it, and the precision must be fp32: the host asks require_precision() before it launches. Not inlined: a
-// step has many products, and each would take registers and code of its own.
-template <class T>
-LSC_DEVICE __attribute__((noinline)) void tile_product(Precision precision, Index m, Index k, const T* a, Index a_row,
-                                                       Index a_column, int count, const T* v, Index v_row,
-                                                       bool accumulate, T* out, Index out_row) {
+// units do it, and the precision must be fp32: the host asks require_precision() before it launches. Choice is
+// Precision, or ThePrecision for code of one alone, which takes fewer registers.
+template <class Choice, class T>
+LSC_DEVICE void tile_product(Choice precision, Index m, Index k, const T* a, Index a_row, Index a_column, int count,
+                             const T* v, Index v_row, bool accumulate, T* out, Index out_row) {
   const Strided<T> matrix = {a, a_row, a_column, m, k}, vectors = {v, v_row, 1, count, k};
   const TileResult<T> result = {m, count, accumulate, out, out_row};
   if constexpr (std::is_same_v<T, float>) {
     if (tensor_cores()) {
-      switch (precision) {
+      switch (Precision(precision)) {
         case Precision::fp32:
           return tile_product_on_tensor_cores<Precision::fp32>(matrix, vectors, result);
         case Precision::tf32:
