@@ -33,14 +33,14 @@ struct LayerStep {
 // What feeds a step's pre-activations.
 enum class Path { input, recurrent };
 
-// How it does.
+// The blocks of one path, and which pre-activation each of them feeds.
 template <class T>
-struct Feed {
+struct PathWeights {
   const int* block;  // [P] of the weights, or kNone
   const T* weight;   // [blocks * H, size]
   Index size;
 
-  LSC_HD Feed(const LayerStep<T>& step, Path path)
+  LSC_HD PathWeights(const LayerStep<T>& step, Path path)
       : block(path == Path::input ? step.input_feed : step.recurrent_feed),
         weight(path == Path::input ? step.input_weight : step.recurrent_weight),
         size(path == Path::input ? step.n : step.H) {}

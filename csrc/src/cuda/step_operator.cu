@@ -102,12 +102,12 @@ struct PathProducts {
   // dp [count, P, H], the blocks on the path, along rows of what is fed.
   void forward(const T* v, Index v_row, T* dp) const {
     Product<T> product = empty();
-    product.m = count, product.n = step.H, product.k = feed().size;
+    product.m = count, product.n = step.H, product.k = fed().size;
     product.a = v, product.a_row = v_row;
-    product.b = feed().weight, product.b_row = 1, product.b_column = feed().size;
+    product.b = fed().weight, product.b_row = 1, product.b_column = fed().size;
     product.c = dp, product.c_row = step.P * step.H;
     each_block([&](int k, int block) {
-      product.b_offset[product.groups] = block * step.H * feed().size;
+      product.b_offset[product.groups] = block * step.H * fed().size;
       product.c_offset[product.groups++] = k * step.H;
     });
     if (product.groups > 0) multiply(execution, product);
@@ -117,14 +117,14 @@ struct PathProducts {
   void transposed(const T* g, bool accumulate, T* out, Index out_row) const {
     Product<T> product = empty();
     product.groups = 1, product.terms = 0;
-    product.m = count, product.n = feed().size, product.k = step.H;
+    product.m = count, product.n = fed().size, product.k = step.H;
     product.a = g, product.a_row = step.P * step.H;
-    product.b = feed().weight, product.b_row = feed().size;
+    product.b = fed().weight, product.b_row = fed().size;
     product.c = out, product.c_row = out_row;
     if (accumulate) product.start = out, product.start_row = out_row;
     each_block([&](int k, int block) {
       product.a_offset[product.terms] = k * step.H;
-      product.b_offset[product.terms++] = block * step.H * feed().size;
+      product.b_offset[product.terms++] = block * step.H * fed().size;
     });
     if (product.terms > 0) multiply(execution, product);
   }
@@ -133,17 +133,17 @@ struct PathProducts {
   // bias_gradient += that of g. Either may be null.
   void add_gradients(const T* g, const T* v, Index v_row, T* weight_gradient, T* bias_gradient) const {
     Product<T> product = empty();
-    product.m = step.H, product.n = feed().size, product.k = count;
+    product.m = step.H, product.n = fed().size, product.k = count;
     product.a = g, product.a_row = 1, product.a_column = step.P * step.H;
     product.b = v, product.b_row = v_row;
-    product.start = weight_gradient, product.start_row = feed().size;
-    product.c = weight_gradient, product.c_row = feed().size;
+    product.start = weight_gradient, product.start_row = fed().size;
+    product.c = weight_gradient, product.c_row = fed().size;
     each_block([&](int k, int block) {
       if (bias_gradient)
         add_rows(execution, count, step.H, g + k * step.H, step.P * step.H, bias_gradient + block * step.H);
       product.a_offset[product.groups] = k * step.H;
-      product.start_offset[product.groups] = block * step.H * feed().size;
-      product.c_offset[product.groups++] = block * step.H * feed().size;
+      product.start_offset[product.groups] = block * step.H * fed().size;
+      product.c_offset[product.groups++] = block * step.H * fed().size;
     });
     if (weight_gradient && product.groups > 0) multiply(execution, product);
   }
@@ -154,11 +154,11 @@ struct PathProducts {
     product.groups = 0;
     return product;
   }
-  Feed<T> feed() const { return {step, kPath}; }
+  PathWeights<T> fed() const { return {step, kPath}; }
   template <class Body>
   void each_block(const Body& body) const {
     for (int k = 0; k < step.P; ++k)
-      if (const int block = feed().block[k]; block != kNone) body(k, block);
+      if (const int block = fed().block[k]; block != kNone) body(k, block);
   }
 };
 

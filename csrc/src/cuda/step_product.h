@@ -16,12 +16,12 @@ LSC_DEVICE void each_unit(int count, Index states, Index H, const Body& body) {
 
 // The change of next state `state` of a unit through its pre-activations, dp [P, H].
 template <class T>
-LSC_DEVICE T gate_terms(const LayerStep<T>& step, const Feed<T>& feed, Index point, Index state, Index unit,
+LSC_DEVICE T gate_terms(const LayerStep<T>& step, const PathWeights<T>& fed, Index point, Index state, Index unit,
                         const T* dp) {
   const T* own = step.local(point, state) + unit;
   T sum = 0;
   for (int k = 0; k < step.P; ++k)
-    if (feed.block[k] != kNone) sum += own[k * step.H] * dp[k * step.H + unit];
+    if (fed.block[k] != kNone) sum += own[k * step.H] * dp[k * step.H + unit];
   return sum;
 }
 
@@ -56,7 +56,7 @@ template <class Choice, class T>
 LSC_DEVICE void apply_part(Choice precision, const StepPart<T>& part, bool transposed, int count,
                            const std::int64_t* point, const T* v, T* out, T* scratch) {
   const LayerStep<T>& step = part.step;
-  const Feed<T> feed(step, part.path);
+  const PathWeights<T> fed(step, part.path);
   const StateRange outputs = part.outputs;
   const Index H = step.H, S = step.S, V = step.V();
   const bool recurrent = part.path == Path::recurrent, through_derived = recurrent && step.derived;
@@ -65,7 +65,7 @@ LSC_DEVICE void apply_part(Choice precision, const StepPart<T>& part, bool trans
 
   if (transposed) {
     each_unit(count, step.P, H, [&](Index j, Index k, Index unit) {
-      if (feed.block[k] != kNone)
+      if (fed.block[k] != kNone)
         gates[(j * step.P + k) * H + unit] =
             output_terms(step, Index(point[j]), outputs, k, unit, v + j * outputs.count * H);
     });
@@ -89,13 +89,13 @@ LSC_DEVICE void apply_part(Choice precision, const StepPart<T>& part, bool trans
   bool accumulate = transposed && recurrent;
   for (int first = 0, end = 0; first < step.P; first = end) {
     end = first + 1;
-    if (feed.block[first] == kNone) continue;
-    // One product serves a run of pre-activations that neighbouring blocks feed.
-    while (end < step.P && feed.block[end] == feed.block[end - 1] + 1) ++end;
-    const T* weight = feed.weight + feed.block[first] * H * feed.size;
+    if (fed.block[first] == kNone) continue;
+    // One product serves a run of pre-activations that neighbouring blocks fed.
+    while (end < step.P && fed.block[end] == fed.block[end - 1] + 1) ++end;
+    const T* weight = fed.weight + fed.block[first] * H * fed.size;
     const Index blocks = (end - first) * H;
-    tile_product(precision, transposed ? feed.size : blocks, transposed ? blocks : feed.size, weight,
-                 transposed ? 1 : feed.size, transposed ? feed.size : 1, count, transposed ? gates + first * H : v,
+    tile_product(precision, transposed ? fed.size : blocks, transposed ? blocks : fed.size, weight,
+                 transposed ? 1 : fed.size, transposed ? fed.size : 1, count, transposed ? gates + first * H : v,
                  transposed ? step.P * H : fed_row, accumulate, transposed ? all : gates + first * H,
                  transposed ? fed_row : step.P * H);
     accumulate = transposed;
@@ -106,7 +106,7 @@ LSC_DEVICE void apply_part(Choice precision, const StepPart<T>& part, bool trans
     each_unit(count, outputs.count, H, [&](Index j, Index i, Index unit) {
       const Index state = outputs.first + i;
       const T* own = step.local(Index(point[j]), state) + unit;
-      T sum = gate_terms(step, feed, Index(point[j]), state, unit, gates + j * step.P * H);
+      T sum = gate_terms(step, fed, Index(point[j]), state, unit, gates + j * step.P * H);
       if (recurrent)
         for (Index s = 0; s < S; ++s) sum += own[(step.P + s) * H] * v[(j * S + s) * H + unit];
       out[(j * outputs.count + i) * H + unit] = sum;
