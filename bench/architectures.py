@@ -353,6 +353,7 @@ def _check_on_cuda(row: Row) -> None:
     upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(3), dtype=x.dtype)
     truth = torch.autograd.grad(expected, leaves, upstream, allow_unused=True)
     found = torch.autograd.grad(output, [x, *own], upstream.cuda(), allow_unused=True)
+    _assert_on_device(output, *found)
     assert_close("gradient", _flat(found, [x, *own]), _flat(truth, leaves), EXACT)
     leaves, own = [*leaves[1:], *case.readout.parameters()], [*own, *readout.parameters()]
     for direction in DIRECTIONS:
@@ -369,12 +370,18 @@ def _check_on_cuda(row: Row) -> None:
                 tol=CUDA_RADII / 10,
                 generator=torch.Generator().manual_seed(0),
             )[direction]
+            _assert_on_device(estimate.radius, estimate.status)
             assert_close(f"radii by {method}", estimate.radius.flatten(1), expected, tolerance)
         found, truth = (
             torch.autograd.grad(radius.mean(), parameters, allow_unused=True)
             for radius, parameters in ((estimate.radius, own), (expected, leaves))
         )
         assert_close(f"gradient of {direction}", _flat(found, own), _flat(truth, leaves), CUDA_GRADIENT)
+
+
+def _assert_on_device(*results: Tensor | None) -> None:
+    for result in results:
+        assert result is None or result.device.type == "cuda", f"expected results on the device, got {result.device}"
 
 
 @contextlib.contextmanager
