@@ -1,4 +1,4 @@
-"""Each operation of the device once, at small odd sizes: what tools that slow kernels down a hundredfold have time for."""
+"""Each operation of the device once, at small odd sizes: for tools that slow kernels down a hundredfold."""
 
 import copy
 
