@@ -60,7 +60,7 @@ test-all: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals emulated
 	$(BUILD)/native/csrc/tests/math_test --all
 	@$(MAKE) --no-print-directory cuda-check GPUS='$(ALL_GPUS)' CUDA_BUILD=$(BUILD)/cuda-all
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed emulated
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
