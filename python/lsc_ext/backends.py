@@ -59,11 +59,10 @@ class CudaBackend:
         Raises:
             torch.OutOfMemoryError: the device has no room for the function's workspace.
         """
-        precision = _PRECISIONS[torch.get_float32_matmul_precision()] if precision is None else precision
-        needed = function(*arguments, self._execution(precision, None), **options)
+        needed = function(*arguments, self.execution(precision), **options)
         # Freed when this returns, before it is used: torch gives memory away again in the order of the stream.
         workspace = self._workspace(function, max(1, needed))
-        function(*arguments, self._execution(precision, (workspace.data_ptr(), workspace.numel())), **options)
+        function(*arguments, self.execution(precision, (workspace.data_ptr(), workspace.numel())), **options)
 
     def _workspace(self, function: Callable[..., Any], needed: int) -> Tensor:
         try:
@@ -75,12 +74,17 @@ class CudaBackend:
                 "fewer points or sequences at once"
             ) from error
 
-    def _execution(self, precision: str, workspace: tuple[int, int] | None) -> Any:
-        index, stream = 0, 0
+    def stream(self) -> int:
+        """torch's current stream of the device, as CUDA has it."""
+        return torch.cuda.current_stream(self.device).cuda_stream if self.device.type == "cuda" else 0
+
+    def execution(self, precision: str | None = None, workspace: tuple[int, int] | None = None) -> Any:
+        """What a function of :attr:`functions` ends in: ``workspace`` is address and size in bytes, None to count."""
+        precision = _PRECISIONS[torch.get_float32_matmul_precision()] if precision is None else precision
+        index = 0
         if self.device.type == "cuda":
-            stream = torch.cuda.current_stream(self.device).cuda_stream
             index = torch.cuda.current_device() if self.device.index is None else self.device.index
-        return self.functions.Execution(index, stream, precision, workspace)
+        return self.functions.Execution(index, self.stream(), precision, workspace)
 
 
 _EMULATED: contextvars.ContextVar[tuple[Any, str] | None] = contextvars.ContextVar("emulated", default=None)

@@ -6,6 +6,7 @@ Letters: N points, [n, n] each.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,21 +48,9 @@ def run_krylov(
     """
     count = operator.num_points if index is None else index.shape[0]
     place = place_of(operator)
-    radius, residual, condition = (torch.empty(count, dtype=torch.float64, device=place) for _ in range(3))
-    eigenvalue = torch.empty(count, dtype=torch.complex128, device=place)
-    num_matvecs, status = (torch.empty(count, dtype=dtype, device=place) for dtype in (torch.int32, torch.uint8))
-    found = torch.zeros(count, 2, operator.columns, dtype=operator.dtype, device=place) if vectors else None
+    results = KrylovResults(count, operator.columns if vectors else None, operator.dtype, place)
     goals = None if targets is None else torch.view_as_real(targets.to(place, torch.complex128)).contiguous()
     wanted = None if index is None else index.to(place).contiguous()
-    out = operator.backend.functions.ResultBuffers(
-        ops.buffer(radius),
-        (eigenvalue.data_ptr(), 2 * count),
-        ops.buffer(residual),
-        ops.buffer(condition),
-        ops.buffer(num_matvecs),
-        ops.buffer(status),
-        None if found is None else ops.buffer(found),
-    )
     operator.backend.call(
         operator.compiled.radii,
         tol,
@@ -71,20 +60,49 @@ def run_krylov(
         count,
         None if goals is None else ops.buffer(goals),
         targets is not None,
-        out,
+        results.buffers(operator.backend.functions),
         first=first,
     )
-    device, dtype = operator.device, operator.dtype
-    estimate = RadiusEstimate(
-        radius.to(device, dtype),
-        residual.to(device, dtype),
-        status.to(device),
-        num_matvecs.to(device),
-        eigenvalue.to(device, complex_type(dtype)),
-        condition.to(device, dtype),
-        "krylov",
-    )
-    return estimate, None if found is None else found.to(device)
+    found = results.vectors
+    return results.estimate(operator.device), None if found is None else found.to(operator.device)
+
+
+class KrylovResults:
+    """What the compiled iteration writes of ``count`` points; Ritz vectors [count, 2, n] where ``columns`` is n."""
+
+    def __init__(self, count: int, columns: int | None, dtype: torch.dtype, place: torch.device) -> None:
+        self.dtype = dtype
+        self.radius, self.residual, self.condition = (
+            torch.empty(count, dtype=torch.float64, device=place) for _ in range(3)
+        )
+        self.eigenvalue = torch.empty(count, dtype=torch.complex128, device=place)
+        self.num_matvecs = torch.empty(count, dtype=torch.int32, device=place)
+        self.status = torch.empty(count, dtype=torch.uint8, device=place)
+        self.vectors = None if columns is None else torch.zeros(count, 2, columns, dtype=dtype, device=place)
+
+    def buffers(self, functions: Any) -> Any:
+        """The same for the compiled ``functions``, valid as long as this is held."""
+        return functions.ResultBuffers(
+            ops.buffer(self.radius),
+            (self.eigenvalue.data_ptr(), 2 * self.eigenvalue.numel()),
+            ops.buffer(self.residual),
+            ops.buffer(self.condition),
+            ops.buffer(self.num_matvecs),
+            ops.buffer(self.status),
+            None if self.vectors is None else ops.buffer(self.vectors),
+        )
+
+    def estimate(self, device: torch.device) -> RadiusEstimate:
+        """On ``device``, in the points' own type."""
+        return RadiusEstimate(
+            self.radius.to(device, self.dtype),
+            self.residual.to(device, self.dtype),
+            self.status.to(device),
+            self.num_matvecs.to(device),
+            self.eigenvalue.to(device, complex_type(self.dtype)),
+            self.condition.to(device, self.dtype),
+            "krylov",
+        )
 
 
 def from_eigenvalues(values: Tensor) -> RadiusEstimate:

@@ -75,6 +75,9 @@ class DeviceGuard {
 // The number of multiprocessors.
 int processors(int device);
 
+// How many kernels this process has launched.
+std::uint64_t launches();
+
 // Whether float32 products run on tensor cores: compute capability 8.0 and newer.
 bool has_tensor_cores(int device);
 

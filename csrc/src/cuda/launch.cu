@@ -1,3 +1,5 @@
+#include <atomic>
+
 #include "cuda/launch.h"
 #include "cuda/mma.h"
 
@@ -6,6 +8,14 @@
 #endif
 
 namespace lsc::cuda {
+namespace {
+
+std::atomic<std::uint64_t> launched{0};
+
+}  // namespace
+
+void count_launch() { ++launched; }
+std::uint64_t launches() { return launched; }
 
 #if defined(LSC_EMULATED)
 
@@ -47,6 +57,20 @@ DeviceGuard::~DeviceGuard() {
 
 int processors(int device) { return attribute(cudaDevAttrMultiProcessorCount, device); }
 
+std::size_t most_shared_bytes_of(int device, const void* kernel) {
+  cudaFuncAttributes attributes;
+  check(cudaFuncGetAttributes(&attributes, kernel), "device");
+  const std::size_t most = std::size_t(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return most > attributes.sharedSizeBytes ? most - attributes.sharedSizeBytes : 0;
+}
+
+Index resident_blocks_of(int device, const void* kernel, int threads, std::size_t shared_bytes) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)), "device");
+  int each = 0;
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared_bytes), "device");
+  return Index(each) * processors(device);
+}
+
 void launch_memory(const Execution& execution, const Launch& shape, const void* kernel, void** arguments) {
   constexpr std::size_t kWithoutAsking = 48 * 1024;
   if (shape.shared_bytes > kWithoutAsking)
@@ -63,6 +87,7 @@ void launch_memory(const Execution& execution, const Launch& shape, const void* 
   config.attrs = &cooperative;
   config.numAttrs = shape.cooperative ? 1 : 0;
   check(cudaLaunchKernelExC(&config, kernel, arguments), shape.name);
+  count_launch();
 }
 
 #endif

@@ -9,12 +9,15 @@
 
 namespace lsc::cuda {
 
+void count_launch();
+
 #if defined(LSC_EMULATED)
 
 template <class... P, class... A>
 void launch(const Execution&, const Launch& shape, void (*kernel)(P...), A&&... arguments) {
   if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
   const std::tuple<P...> held(std::forward<A>(arguments)...);
+  count_launch();
   emulator::run(shape, [&] { std::apply(kernel, held); });
 }
 
@@ -33,6 +36,35 @@ void launch(const Execution& execution, const Launch& shape, void (*kernel)(P...
         launch_memory(execution, shape, reinterpret_cast<const void*>(kernel), addresses);
       },
       held);
+}
+
+#endif
+
+#if defined(LSC_EMULATED)
+
+template <class... P>
+std::size_t most_shared_bytes(int, void (*)(P...)) {
+  return emulator::SharedMemory::kMost - emulator::SharedMemory::kMostStatic;
+}
+template <class... P>
+Index resident_blocks(int, void (*)(P...), int, std::size_t) {
+  return 8;
+}
+
+#else
+
+std::size_t most_shared_bytes_of(int device, const void* kernel);
+Index resident_blocks_of(int device, const void* kernel, int threads, std::size_t shared_bytes);
+
+// Dynamic shared memory that a block of a kernel can have on a device.
+template <class... P>
+std::size_t most_shared_bytes(int device, void (*kernel)(P...)) {
+  return most_shared_bytes_of(device, reinterpret_cast<const void*>(kernel));
+}
+// Blocks that are on the device at once, as many as a cooperative launch may have.
+template <class... P>
+Index resident_blocks(int device, void (*kernel)(P...), int threads, std::size_t shared_bytes) {
+  return resident_blocks_of(device, reinterpret_cast<const void*>(kernel), threads, shared_bytes);
 }
 
 #endif

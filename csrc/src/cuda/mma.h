@@ -142,13 +142,13 @@ struct TensorCore<Precision::fp32> : Float32Words {
 };
 
 // sums[r] [16, 8] += left [16, k] times tile r of right, kWords deep, from shared memory: row i of left begins at
-// left[i * stride], column j of all right tiles at right[j * stride].
+// left[i * left_stride], column j of all right tiles at right[j * stride].
 template <class Core, int kWords, int kRight>
-LSC_DEVICE void multiply_staged(float (&sums)[kRight][4], Shared<std::uint32_t> left, Shared<std::uint32_t> right,
-                                int stride) {
+LSC_DEVICE void multiply_staged(float (&sums)[kRight][4], Shared<std::uint32_t> left, int left_stride,
+                                Shared<std::uint32_t> right, int stride) {
   LSC_UNROLL for (int word = 0; word < kWords; word += kMmaWords) {
     typename Core::template Operand<4> a;
-    LSC_UNROLL for (int e = 0; e < 4; ++e) a.set(e, left[left_row(e) * stride + word + left_word(e)]);
+    LSC_UNROLL for (int e = 0; e < 4; ++e) a.set(e, left[left_row(e) * left_stride + word + left_word(e)]);
     LSC_UNROLL for (int r = 0; r < kRight; ++r) {
       typename Core::template Operand<2> b;
       LSC_UNROLL for (int e = 0; e < 2; ++e)

@@ -85,7 +85,7 @@ LSC_KERNEL multiply_on_tensor_cores(Product<float> x, Tiling tiling) {
     if (stage + 1 < stages) load(stage + 1);
 
     float part[kRight][4] = {};
-    multiply_staged<Core, kChunkWords>(part, staged_left + (left_row0 * kStride + chunk * kChunkWords),
+    multiply_staged<Core, kChunkWords>(part, staged_left + (left_row0 * kStride + chunk * kChunkWords), kStride,
                                        staged_right + (right_column0 * kStride + chunk * kChunkWords), kStride);
     if constexpr (kSplit == 1) {
       LSC_UNROLL for (int r = 0; r < kRight; ++r) LSC_UNROLL for (int e = 0; e < 4; ++e) sums[r][e] += part[r][e];

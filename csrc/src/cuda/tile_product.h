@@ -93,7 +93,7 @@ LSC_DEVICE void tile_product_on_tensor_cores(const Strided<float>& a, const Stri
     LSC_UNROLL for (int e = 0; e < 4; ++e) sums[e] = result.start(row + sum_row(e), sum_column(e));
     stage.along_k(row, [&] {
       float part[1][4] = {};
-      multiply_staged<Core, Stage::kWords>(part, stage.a_staged, stage.v_staged, Stage::kStride);
+      multiply_staged<Core, Stage::kWords>(part, stage.a_staged, Stage::kStride, stage.v_staged, Stage::kStride);
       LSC_UNROLL for (int e = 0; e < 4; ++e) sums[e] += part[0][e];
     });
     LSC_UNROLL for (int e = 0; e < 4; ++e) result.finish(row + sum_row(e), sum_column(e), sums[e]);

@@ -90,6 +90,7 @@ void bind_cuda(py::module_& module) {
   bind_cuda_recurrence(module);
   bind_cuda_operators(module);
   bind_cuda_scans(module);
+  bind_cuda_forward_radii(module);
 }
 
 }  // namespace lsc::python

@@ -34,5 +34,6 @@ void bind_cuda(py::module_& module);
 void bind_cuda_recurrence(py::module_& module);
 void bind_cuda_operators(py::module_& module);
 void bind_cuda_scans(py::module_& module);
+void bind_cuda_forward_radii(py::module_& module);
 
 }  // namespace lsc::python

@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "cuda/operator.h"
+#include "cuda/radius.h"
 #include "cuda/step_operator.h"
 #include "python/cuda.h"
 #include "python/result_buffers.h"
@@ -75,5 +76,20 @@ class CudaStepOperator : public CudaOperator {
   StackShape shape_;
   Index layer_;
 };
+
+// Results of `count` points of n numbers, checked.
+template <class T>
+cuda::RadiusResults<T> cuda_results(const CudaResultBuffers& out, Index count, Index n) {
+  cuda::RadiusResults<T> results;
+  results.radius = data<double>("radius", out.radius, count);
+  results.eigenvalue =
+      reinterpret_cast<Eigenvalue*>(data<double>("eigenvalue", out.eigenvalue, checked_size("eigenvalue", {count, 2})));
+  results.residual = data<double>("residual", out.residual, count);
+  results.condition = data<double>("condition", out.condition, count);
+  results.num_matvecs = data<std::int32_t>("num_matvecs", out.num_matvecs, count);
+  results.status = data<std::uint8_t>("status", out.status, count);
+  results.vectors = data<T>("vectors", out.vectors, checked_size("vectors", {count, 2, n}));
+  return results;
+}
 
 }  // namespace lsc::python

@@ -18,14 +18,7 @@ std::int64_t CudaOperator::radii(double tol, Index max_matvecs, std::uint64_t se
     goals.eigenvalue = pairs(data<double>("targets", targets, checked_size("targets", {count, 2})));
     goals.transposed = transposed;
     goals.first = first;
-    cuda::RadiusResults<T> results;
-    results.radius = data<double>("radius", out.radius, count);
-    results.eigenvalue = pairs(data<double>("eigenvalue", out.eigenvalue, checked_size("eigenvalue", {count, 2})));
-    results.residual = data<double>("residual", out.residual, count);
-    results.condition = data<double>("condition", out.condition, count);
-    results.num_matvecs = data<std::int32_t>("num_matvecs", out.num_matvecs, count);
-    results.status = data<std::uint8_t>("status", out.status, count);
-    results.vectors = data<T>("vectors", out.vectors, checked_size("vectors", {count, 2, products.rows}));
+    const cuda::RadiusResults<T> results = cuda_results<T>(out, count, products.rows);
     const RadiusOptions options{tol, max_matvecs, seed};
     return execute(execution,
                    [&](cuda::Execution& on) { cuda::estimate_radii(on, products, options, count, goals, results); });

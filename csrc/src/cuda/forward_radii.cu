@@ -1,0 +1,377 @@
+#include <algorithm>
+#include <type_traits>
+
+#include "cuda/cell_switch.h"
+#include "cuda/forward_radii.h"
+#include "cuda/launch.h"
+#include "cuda/ordering.h"
+#include "cuda/radius_role.h"
+#include "cuda/resident.h"
+#include "cuda/step_product.h"
+
+namespace lsc::cuda {
+namespace {
+
+// A stack and how blocks share it; letters as in algorithms/stack.h.
+template <class T>
+struct FusedStack {
+  StackShape shape;
+  int cell, S, P, Q;
+  bool derived;
+  int input_feed[kMaxPreactivations], recurrent_feed[kMaxPreactivations];
+  LayerParameters<const T> layers[kMostFusedLayers];
+  const T* x;
+  T* states;
+  T* gates;
+  int units, slices;
+  unsigned* progress;  // [L, slices]: how many steps a slice of a layer has done
+
+  LSC_HD Index state_stride() const { return shape.B * shape.H; }
+  LSC_HD T* state(Index layer, Index t, Index b) const {
+    return states + (((layer * (shape.T + 1) + t) * S) * shape.B + b) * shape.H;
+  }
+  LSC_HD T* gate(Index layer, Index t, Index b) const {
+    return gates + (((layer * shape.T + t) * shape.B + b) * P) * shape.H;
+  }
+  LSC_HD Index input_size(Index layer) const { return layer == 0 ? shape.I : shape.H; }
+  LSC_HD ResidentRows<T> rows_by_input(int layer, Index first, int count) const {
+    return {layers[layer].weight_ih, input_size(layer), shape.H, first, count, P, input_feed};
+  }
+  LSC_HD ResidentRows<T> rows_by_state(int layer, Index first, int count) const {
+    return {layers[layer].weight_hh, shape.H, shape.H, first, count, P, recurrent_feed};
+  }
+};
+
+// All slices of a layer have done `steps` steps, and all threads of the block see what they wrote.
+LSC_DEVICE void wait_for(const unsigned* progress, int slices, Index steps) {
+  for (int i = thread(); i < slices; i += threads()) await(progress + i, unsigned(steps));
+  barrier();
+}
+
+// Words of shared memory that a walking block of `units` units takes.
+template <class Format, class T>
+LSC_HD int walk_words(const FusedStack<T>& stack, int layer, int units) {
+  const ResidentRows<T> by_input = stack.rows_by_input(layer, 0, units),
+                        by_state = stack.rows_by_state(layer, 0, units);
+  const int staged = kTileThreads / 32 * kTile * (Format::kWords + Format::kPad);
+  return staged + by_input.tiles() * 16 * resident_stride<Format>(by_input.size) +
+         by_state.tiles() * 16 * resident_stride<Format>(by_state.size);
+}
+
+template <class T>
+LSC_DEVICE T start_of(const FusedStack<T>& stack, const LayerParameters<const T>& layer, int k, Index u) {
+  const int by_input = stack.input_feed[k], by_state = stack.recurrent_feed[k];
+  const T ih = layer.bias_ih && by_input != kNone ? layer.bias_ih[by_input * stack.shape.H + u] : T(0);
+  const T hh = layer.bias_hh && by_state != kNone ? layer.bias_hh[by_state * stack.shape.H + u] : T(0);
+  return ih + hh;
+}
+
+// One step of one unit of one sequence.
+template <class T>
+LSC_DEVICE void step_unit(const FusedStack<T>& stack, int l, Index t, Index b, Index u) {
+  const Index H = stack.shape.H, part = stack.state_stride();
+  const T *p = stack.gate(l, t, b) + u, *s = stack.state(l, t, b) + u, *w = stack.layers[l].unit;
+  T* next = stack.state(l, t + 1, b) + u;
+  EveryCell::call(stack.cell, [&](auto tag) {
+    using Unit = UnitFunctions<typename decltype(tag)::Type, T>;
+    T unit[Unit::K], target[Unit::S];
+    for (int k = 0; k < Unit::P; ++k) unit[k] = p[k * H];
+    for (int k = 0; k < Unit::S; ++k) unit[Unit::P + k] = s[k * part];
+    for (int k = 0; k < Unit::Q; ++k) unit[Unit::P + Unit::S + k] = w[k * H + u];
+    Unit::step(unit, target);
+    for (int k = 0; k < Unit::S; ++k) next[k * part] = target[k];
+  });
+}
+
+// All threads of a walking block.
+template <class Format, class T>
+LSC_DEVICE void walk(const FusedStack<T>& stack) {
+  using Word = typename Format::Word;
+  const Index B = stack.shape.B, H = stack.shape.H, row = stack.P * H;
+  const int layer = block() / stack.slices, slice = block() % stack.slices;
+  const Index first = Index(slice) * stack.units;
+  const int units = int(H - first < stack.units ? H - first : stack.units);
+  const LayerParameters<const T>& own = stack.layers[layer];
+  const ResidentRows<T> by_input = stack.rows_by_input(layer, first, units);
+  const ResidentRows<T> by_state = stack.rows_by_state(layer, first, units);
+  const Shared<Word> staged = dynamic_shared<Word>(0);
+  const Shared<Word> input_rows = staged + kTileThreads / 32 * kTile * (Format::kWords + Format::kPad);
+  const Shared<Word> state_rows = input_rows + by_input.tiles() * 16 * resident_stride<Format>(by_input.size);
+  load_rows<Format>(by_input, input_rows);
+  load_rows<Format>(by_state, state_rows);
+  barrier();
+
+  for (Index t = 0; t < stack.shape.T; ++t) {
+    if (layer > 0) wait_for(stack.progress + (layer - 1) * stack.slices, stack.slices, t + 1);
+    for (Index b = 0; b < B; b += kTile) {
+      const int count = int(B - b < kTile ? B - b : kTile);
+      const T* fed = layer == 0 ? stack.x + (t * B + b) * stack.shape.I : stack.state(layer - 1, t + 1, b);
+      T* gates = stack.gate(layer, t, b);
+      multiply_rows<Format>(
+          by_input, input_rows, staged, count, fed, by_input.size,
+          [&](int k, int j, int) { return start_of(stack, own, k, first + j); },
+          [&](int k, int j, int i, T sum) { gates[i * row + k * H + first + j] = sum; });
+      for (int k = 0; k < stack.P; ++k)
+        if (stack.input_feed[k] == kNone)
+          for (int i = thread(); i < count * units; i += threads())
+            gates[i / units * row + k * H + first + i % units] = start_of(stack, own, k, first + i % units);
+    }
+    wait_for(stack.progress + layer * stack.slices, stack.slices, t);
+    for (Index b = 0; b < B; b += kTile) {
+      const int count = int(B - b < kTile ? B - b : kTile);
+      T* gates = stack.gate(layer, t, b);
+      multiply_rows<Format>(
+          by_state, state_rows, staged, count, stack.state(layer, t, b), H,
+          [&](int k, int j, int i) { return gates[i * row + k * H + first + j]; },
+          [&](int k, int j, int i, T sum) { gates[i * row + k * H + first + j] = sum; });
+    }
+    barrier();
+    for (Index i = thread(); i < B * units; i += threads()) step_unit(stack, layer, t, i / units, first + i % units);
+    barrier();
+    if (thread() == 0) publish(stack.progress + layer * stack.slices + slice, unsigned(t + 1));
+  }
+}
+
+// body(Format()) for the format that products of T take.
+template <class T, class Body>
+LSC_HD void with_format(Precision precision, bool on_tensor_cores, const Body& body) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (on_tensor_cores) {
+      switch (precision) {
+        case Precision::fp32:
+          return body(OnTensorCores<Precision::fp32>());
+        case Precision::tf32:
+          return body(OnTensorCores<Precision::tf32>());
+        case Precision::fp16:
+          return body(OnTensorCores<Precision::fp16>());
+        case Precision::bf16:
+          return body(OnTensorCores<Precision::bf16>());
+      }
+      return;
+    }
+  }
+  body(OnOrdinaryUnits<T>());
+}
+
+// A block's linearised steps: of the items of its warps, and of the layer below them.
+template <class T>
+struct Linearized {
+  T *coefficients, *slopes, *below_coefficients, *below_slopes;
+};
+
+// The points that blocks take; a block knows one by the warp that has it.
+template <class T>
+struct SteppedPoints {
+  FusedStack<T> stack;
+  FusedItems items;
+  Direction direction;
+  Linearized<T> all;  // of every block
+  Index count;
+  bool transposed;
+
+  LSC_HD Index coefficient_elements() const { return stack.S * (stack.P + stack.S + stack.Q) * stack.shape.H; }
+  LSC_HD Index slope_elements() const { return stack.derived ? (stack.S - 1 + stack.Q) * stack.shape.H : 0; }
+
+  LSC_DEVICE Index prepare(Index item) const {
+    const int layer = int(items.layer[item]);
+    const Index t = items.t[item], b = items.b[item], slot = Index(block()) * kTile + warp();
+    // The layer below is ahead.
+    for (int i = lane(); i < stack.slices; i += 32) await(stack.progress + layer * stack.slices + i, unsigned(t + 1));
+    warp_barrier();
+    linearize(layer, t, b, all.coefficients + slot * coefficient_elements(), all.slopes + slot * slope_elements());
+    if (direction == Direction::diagonal)
+      linearize(layer - 1, t, b, all.below_coefficients + slot * coefficient_elements(),
+                all.below_slopes + slot * slope_elements());
+    warp_barrier();
+    return warp();
+  }
+  LSC_DEVICE int group(Index item) const { return int(items.layer[item]); }
+  LSC_DEVICE std::uint64_t vector(Index item) const { return std::uint64_t(items.vector[item]); }
+  LSC_DEVICE bool has_target() const { return false; }
+  LSC_DEVICE Eigenvalue target(Index) const { return {}; }
+  LSC_DEVICE Index output(Index item) const { return Index(items.output[item]); }
+  LSC_DEVICE void apply(Precision precision, int group, bool transpose, int size, const std::int64_t* point, const T* v,
+                        T* out, T* scratch) const {
+    const Index first = Index(block()) * kTile;
+    StepProducts<T> products;
+    products.direction = direction;
+    products.step =
+        step_of(group, all.coefficients + first * coefficient_elements(), all.slopes + first * slope_elements());
+    if (direction == Direction::diagonal)
+      products.below = step_of(group - 1, all.below_coefficients + first * coefficient_elements(),
+                               all.below_slopes + first * slope_elements());
+    products.outputs = products.step.free_states();
+    apply_tile(precision, products, transpose, size, point, v, out, scratch);
+  }
+
+  LSC_HD LayerStep<T> step_of(int layer, const T* coefficients, const T* slopes) const {
+    LayerStep<T> step;
+    step.H = stack.shape.H;
+    step.n = stack.input_size(layer);
+    step.S = stack.S;
+    step.P = stack.P;
+    step.Q = stack.Q;
+    step.derived = stack.derived;
+    for (int k = 0; k < kMaxPreactivations; ++k) {
+      step.input_feed[k] = stack.input_feed[k];
+      step.recurrent_feed[k] = stack.recurrent_feed[k];
+    }
+    step.input_weight = stack.layers[layer].weight_ih;
+    step.recurrent_weight = stack.layers[layer].weight_hh;
+    step.coefficients = coefficients;
+    step.slopes = slopes;
+    return step;
+  }
+
+ private:
+  // All lanes of a warp.
+  LSC_DEVICE void linearize(int layer, Index t, Index b, T* coefficients, T* slopes) const {
+    const Index H = stack.shape.H, part = stack.state_stride();
+    const T *p = stack.gate(layer, t, b), *s = stack.state(layer, t, b), *w = stack.layers[layer].unit;
+    EveryCell::call(stack.cell, [&](auto tag) {
+      using Cell = typename decltype(tag)::Type;
+      using Unit = UnitFunctions<Cell, T>;
+      for (Index u = lane(); u < H; u += 32) {
+        T unit[Unit::K], target[Unit::S * Unit::K];
+        for (int k = 0; k < Unit::P; ++k) unit[k] = p[k * H + u];
+        for (int k = 0; k < Unit::S; ++k) unit[Unit::P + k] = s[k * part + u];
+        for (int k = 0; k < Unit::Q; ++k) unit[Unit::P + Unit::S + k] = w[k * H + u];
+        Unit::linearize(unit, target);
+        for (int k = 0; k < Unit::S * Unit::K; ++k) coefficients[k * H + u] = target[k];
+        if constexpr (Cell::kDerived) {
+          T derived[Unit::S - 1 + Unit::Q];
+          Unit::derive_linearize(unit + Unit::P, derived);
+          for (int k = 0; k < Unit::S - 1 + Unit::Q; ++k) slopes[k * H + u] = derived[k];
+        }
+      }
+    });
+  }
+};
+
+template <class T>
+LSC_KERNEL forward_radii_kernel(LSC_ARGUMENT SteppedPoints<T> points, Index n, LSC_ARGUMENT RadiusOptions options,
+                                RadiusResults<T> results, RadiusWorkspace<T> work, GridBarrier* state,
+                                Precision precision) {
+  const FusedStack<T>& stack = points.stack;
+  const int walking = int(stack.shape.L) * stack.slices;
+  if (block() == 0) {
+    for (int i = thread(); i < walking; i += threads()) stack.progress[i] = 0;
+    if (thread() == 0) *work.queue = 0;
+  }
+  grid_barrier(state);
+  if (block() < walking) with_format<T>(precision, tensor_cores(), [&](auto format) { walk<decltype(format)>(stack); });
+  radius_role(points, n, options, results, work, precision);
+}
+
+template <class T>
+FusedStack<T> stack_of(const std::string& cell_name, const CellShape& cell, const StackShape& shape) {
+  FusedStack<T> stack = {};
+  stack.shape = shape;
+  stack.cell = EveryCell::number_of(cell_name);
+  stack.S = cell.states;
+  stack.P = cell.preactivations;
+  stack.Q = cell.unit_parameters;
+  stack.derived = cell.derived;
+  for (int k = 0; k < kMaxPreactivations; ++k) stack.input_feed[k] = stack.recurrent_feed[k] = kNone;
+  for (int k = 0; k < cell.preactivations; ++k) {
+    stack.input_feed[k] = cell.feeds[std::size_t(k)].input;
+    stack.recurrent_feed[k] = cell.feeds[std::size_t(k)].recurrent;
+  }
+  return stack;
+}
+
+// Of shared memory, for the layer that takes most.
+template <class T>
+std::size_t walk_bytes(const FusedStack<T>& stack, int units, Precision precision, bool on_tensor_cores) {
+  std::size_t most = 0;
+  for (int layer = 0; layer < int(stack.shape.L); ++layer)
+    with_format<T>(precision, on_tensor_cores, [&](auto format) {
+      using Format = decltype(format);
+      const int words = walk_words<Format>(stack, layer, int(std::min<Index>(units, stack.shape.H)));
+      most = std::max(most, std::size_t(words) * sizeof(typename Format::Word));
+    });
+  return most;
+}
+
+// A block multiplies all rows of a batch one tile after the other.
+constexpr Index kMostFusedBatch = 64;
+constexpr int kUnits[] = {16, 32, 64, 128, 256};
+
+}  // namespace
+
+// Modelled, not measured: the fewest units that leave a quarter of the resident blocks to the radii, since a step takes
+// as long as its largest product.
+template <class T>
+FusedPlan plan_forward_radii(const Execution& execution, const std::string& cell_name, const CellShape& cell,
+                             const StackShape& shape) {
+  FusedPlan plan;
+  const auto refused = [&](const std::string& reason) {
+    plan.reason = reason;
+    return plan;
+  };
+  if (shape.L > kMostFusedLayers) return refused("more than " + std::to_string(kMostFusedLayers) + " layers");
+  if (shape.B > kMostFusedBatch) return refused("a batch of more than " + std::to_string(kMostFusedBatch));
+  if (shape.T == 0 || shape.B == 0 || shape.L == 0) return refused("no steps");
+  const FusedStack<T> stack = stack_of<T>(cell_name, cell, shape);
+  for (const int units : kUnits) {
+    plan.units = units;
+    plan.slices = int(covering(shape.H, units));
+    plan.shared_bytes = walk_bytes(stack, units, execution.precision, has_tensor_cores(execution.device));
+    if (plan.shared_bytes > most_shared_bytes(execution.device, forward_radii_kernel<T>)) break;
+    plan.blocks = resident_blocks(execution.device, forward_radii_kernel<T>, kTileThreads, plan.shared_bytes);
+    if (shape.L * plan.slices <= plan.blocks * 3 / 4) return plan;
+  }
+  return refused("a device with room for every slice of the weights");
+}
+
+template <class T>
+void forward_radii(Execution& execution, const std::string& cell_name, const CellShape& cell,
+                   const std::vector<LayerParameters<const T>>& layers, const Trajectory<T>& trajectory,
+                   Direction direction, const FusedItems& items, const RadiusOptions& options,
+                   const RadiusResults<T>& results, unsigned* barrier) {
+  if (direction != Direction::time && direction != Direction::diagonal)
+    throw std::invalid_argument("direction: expected time or diagonal");
+  if (sizeof(T) == sizeof(float)) require_precision(execution);
+  const FusedPlan plan = plan_forward_radii<T>(execution, cell_name, cell, trajectory.shape);
+  if (!plan.reason.empty())
+    throw std::invalid_argument("forward_radii: expected a stack that one launch can hold, got " + plan.reason);
+  SteppedPoints<T> points = {};
+  FusedStack<T>& stack = points.stack;
+  stack = stack_of<T>(cell_name, cell, trajectory.shape);
+  std::copy(layers.begin(), layers.end(), stack.layers);
+  stack.x = trajectory.x;
+  stack.states = trajectory.states;
+  stack.gates = trajectory.gates;
+  stack.units = plan.units;
+  stack.slices = plan.slices;
+  points.items = items;
+  points.direction = direction;
+  points.count = items.count;
+
+  Workspace& workspace = execution.workspace;
+  const Index slots = plan.blocks * kTile, below = direction == Direction::diagonal ? slots : 0;
+  stack.progress = workspace.take<unsigned>(trajectory.shape.L * plan.slices);
+  points.all.coefficients = workspace.take<T>(slots * points.coefficient_elements());
+  points.all.slopes = workspace.take<T>(slots * points.slope_elements());
+  points.all.below_coefficients = workspace.take<T>(below * points.coefficient_elements());
+  points.all.below_slopes = workspace.take<T>(below * points.slope_elements());
+  StepProducts<T> products;
+  products.direction = direction;
+  products.step = products.below = points.step_of(0, nullptr, nullptr);
+  const Index n = products.step.V() * trajectory.shape.H;
+  const RadiusWorkspace<T> work = radius_workspace<T>(workspace, plan.blocks, n, options, products.scratch_elements());
+  if (workspace.counting()) return;
+  launch(execution, {"forward_radii", {plan.blocks}, kTileThreads, plan.shared_bytes, true}, forward_radii_kernel<T>,
+         points, n, options, results, work, reinterpret_cast<GridBarrier*>(barrier), execution.precision);
+}
+
+#define LSC_FORWARD_RADII(T)                                                                                           \
+  template FusedPlan plan_forward_radii<T>(const Execution&, const std::string&, const CellShape&, const StackShape&); \
+  template void forward_radii(Execution&, const std::string&, const CellShape&,                                        \
+                              const std::vector<LayerParameters<const T>>&, const Trajectory<T>&, Direction,           \
+                              const FusedItems&, const RadiusOptions&, const RadiusResults<T>&, unsigned*)
+LSC_FORWARD_RADII(float);
+LSC_FORWARD_RADII(double);
+#undef LSC_FORWARD_RADII
+
+}  // namespace lsc::cuda
