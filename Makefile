@@ -16,7 +16,9 @@ SOURCES = CMakeLists.txt pyproject.toml README.md $(shell find cmake csrc python
 SANITIZED_TESTS = $(wildcard tests/test_ops.py tests/test_operator.py tests/test_spectral_laws.py tests/test_boundary.py \
   tests/test_dropin.py tests/test_scan.py)
 # On the emulated device, a part of the suite.
-SANITIZED_CUDA_TESTS = $(filter-out %_build.py %_package.py,$(wildcard tests/test_cuda_*.py))
+SANITIZED_CUDA_TESTS = $(wildcard tests/test_cuda_short.py tests/test_cuda_operators.py tests/test_cuda_forward_radii.py)
+# A process for each core, each with one thread: tests that are about threads ask for their own.
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto
 
 # The GPUs that `make cuda-check` compiles for, where, and with which nvcc; its wheels are installed where there is none.
 GPUS = 80-real;90
@@ -51,11 +53,11 @@ demo: $(VENV)/.installed $(VENV)/.mnist
 	$(PY) -m lsc_ext demo
 
 test: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals emulated
-	$(PY) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 	@$(MAKE) --no-print-directory native-test
 
 test-all: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals emulated
-	$(PY) -m pytest --run-slow
+	$(PYTEST) --run-slow
 	@$(MAKE) --no-print-directory native-test
 	$(BUILD)/native/csrc/tests/math_test --all
 	@$(MAKE) --no-print-directory cuda-check GPUS='$(ALL_GPUS)' CUDA_BUILD=$(BUILD)/cuda-all

@@ -23,6 +23,7 @@ SERIAL = "one lane runs the small eigenproblems as a serial program, which keeps
 REDUCTION = "CUDA's sine and cosine reduce large arguments by a table in local memory"
 MAY_USE_LOCAL_MEMORY = {
     "radius_kernel": SERIAL,
+    "forward_radii_kernel": SERIAL,
     "RadiusIteration": SERIAL,
     "feed_forward3Sin": REDUCTION,
     "feed_forward3Cos": REDUCTION,

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from emulated import CudaDevice, emulated_cuda
 from networks import CELL_DIRECTIONS, normal, stack, states_of
 
 import lsc_ext as lsc
+from lsc_ext import backends, fused
+from lsc_ext.estimate import Status
 from lsc_ext.estimators import run_krylov
 from lsc_ext.fused import forward_radii, why_not_fused
 from lsc_ext.nn.recurrent import read_weights
@@ -20,8 +23,11 @@ class Problem:
     def __init__(self, device, cell, direction, hidden=5, layers=2, batch=BATCH, steps=STEPS, dtype=torch.float64):
         model = stack(cell, INPUTS, hidden, layers, gain=2)
         weights = [w if w is not None else torch.empty(0) for w in read_weights(model, range(layers))]
-        initial = torch.stack([s for s in states_of(model, batch)], dim=1)
-        place = lambda z: device.tensor(z.detach()).to(dtype)  # noqa: E731
+        initial = torch.stack(list(states_of(model, batch)), dim=1)
+
+        def place(z):
+            return device.tensor(z.detach()).to(dtype)
+
         self.cell, self.direction, self.device = cell, direction, device
         self.weights = [place(w) for w in weights]
         self.x, self.initial = place(normal(steps, batch, INPUTS)), place(initial)
@@ -32,6 +38,9 @@ class Problem:
         return forward_radii(
             self.x, self.initial, self.weights, self.cell, self.points, direction=self.direction, **options
         )
+
+    def apart_states(self):
+        return lsc.ops.recurrent(self.x, self.initial, self.weights, self.cell)[0]
 
     def apart(self, num_matvecs=600, tol=1e-3, seed=0):
         """The same by two passes: states, gates and the radius, status and products of every point."""
@@ -82,9 +91,78 @@ def test_batches(cuda_device, batch):
 def test_it_is_one_launch(cuda_device):
     problem = Problem(cuda_device, "gru", "time")
     problem.fused()
-    functions = lsc.backends.backend_of(problem.x).functions
+    functions = backends.backend_of(problem.x).functions
     before = functions.launches()
     problem.fused()
     assert functions.launches() == before + 1
     problem.apart()
     assert functions.launches() > before + 4
+
+
+def test_the_order_of_threads_and_of_points_changes_nothing(cuda_device):
+    problem = Problem(cuda_device, "gru", "time", 17)
+    _, _, first = problem.fused()
+    shuffled = torch.randperm(len(problem.points))
+    problem.points = problem.points[shuffled]
+    for seed in (1, 2):
+        cuda_device.reseed(seed)
+        _, _, again = problem.fused(vectors=shuffled)
+        assert torch.equal(again.radius, first.radius[shuffled.to(first.radius.device)])
+        assert torch.equal(again.num_matvecs, first.num_matvecs[shuffled.to(first.radius.device)])
+
+
+def test_no_points_is_a_forward_pass(cuda_device):
+    problem = Problem(cuda_device, "gru", "time")
+    problem.points = problem.points[:0]
+    states, _, found = problem.fused()
+    assert torch.equal(states, problem.apart_states())
+    assert found.radius.shape == (0,)
+
+
+def test_states_that_are_not_finite_reach_their_points_alone(cuda_device):
+    problem = Problem(cuda_device, "gru", "time")
+    problem.x[1, 1] = float("nan")
+    _, _, found = problem.fused()
+    _, t, b = problem.points.unbind(1)
+    reached = ((t >= 1) & (b == 1)).to(found.status.device)
+    assert torch.equal(found.status == Status.nonfinite, reached)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"batch": 65}, "a batch of more than 64"),
+        ({"layers": 17}, "more than 16 layers"),
+        ({"hidden": 600}, "weights that the blocks of the device do not hold"),
+        ({"steps": 0}, "no steps"),
+    ],
+)
+def test_what_one_launch_cannot_hold_says_why(options, words):
+    with emulated_cuda():
+        problem = Problem(CudaDevice("emulated"), "gru", "time", **options)
+        assert why_not_fused(problem.x, problem.initial, "gru") == words
+        with pytest.raises(ValueError, match=f"expected a stack that one launch can hold, got {words}"):
+            problem.fused()
+
+
+@pytest.mark.parametrize("point", [(2, 0, 0), (0, 3, 0), (0, 0, 2), (-1, 0, 0)])
+def test_points_outside_are_refused(cuda_device, point):
+    problem = Problem(cuda_device, "gru", "time")
+    problem.points = torch.tensor([point])
+    with pytest.raises(ValueError, match=r"points: expected \[N, 3\] of layers 0 .. 1, steps below 3"):
+        problem.fused()
+    problem.direction = "depth"
+    with pytest.raises(ValueError, match="direction: expected time or diagonal, got 'depth'"):
+        problem.fused()
+
+
+def test_a_barrier_that_another_launch_left_halfway_is_an_error(monkeypatch):
+    with emulated_cuda():
+        problem = Problem(CudaDevice("emulated"), "gru", "time")
+        monkeypatch.setattr(fused, "_barrier", lambda backend: torch.full((2,), 99, dtype=torch.int32))
+        with pytest.raises(RuntimeError, match="grid barrier: expected a state that was zero once"):
+            problem.fused()
+
+
+def test_on_the_cpu_there_is_no_launch():
+    assert why_not_fused(torch.zeros(2, 2, 3), torch.zeros(1, 1, 2, 5), "gru") == "a tensor of the CPU"

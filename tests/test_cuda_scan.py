@@ -330,7 +330,7 @@ class Raw:
         self.function = getattr(self.backend.functions, function)
 
     def run(self, workspace=None, **changes):
-        return self.function(**{**self.arguments, "execution": self.backend._execution("fp32", workspace), **changes})
+        return self.function(**{**self.arguments, "execution": self.backend.execution("fp32", workspace), **changes})
 
 
 BAD_RAW = {

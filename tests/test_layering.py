@@ -16,7 +16,7 @@ LAYERS = (
     ("operator", "scan"),
     ("estimate",),
     ("estimators",),
-    ("radius_gradient",),
+    ("radius_gradient", "fused"),
     ("spectral", "frobenius"),
     ("trajectory",),
     ("steps",),

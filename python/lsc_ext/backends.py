@@ -75,7 +75,7 @@ class CudaBackend:
             ) from error
 
     def stream(self) -> int:
-        """torch's current stream of the device, as CUDA has it."""
+        """Torch's current stream of the device, as CUDA has it."""
         return torch.cuda.current_stream(self.device).cuda_stream if self.device.type == "cuda" else 0
 
     def execution(self, precision: str | None = None, workspace: tuple[int, int] | None = None) -> Any:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from lsc_ext import backends, ops
-from lsc_ext.cells import CELLS
 from lsc_ext.estimate import RadiusEstimate
 from lsc_ext.estimators import KrylovResults
 
@@ -28,7 +27,7 @@ def why_not_fused(x: Tensor, initial: Tensor, cell: str) -> str:
         cell: the cell's name.
     """
     backend = backends.backend_of(x, initial)
-    if backend.name != "cuda":
+    if not isinstance(backend, backends.CudaBackend):
         return "a tensor of the CPU"
     if x.dtype not in (torch.float32, torch.float64):
         return f"a layer of {x.dtype}"
@@ -84,8 +83,8 @@ def forward_radii(
     sizes = torch.tensor([initial.shape[0], x.shape[0], x.shape[1]])
     if points.dim() != 2 or points.shape[1] != 3 or ((points < least) | (points >= sizes)).any():
         raise ValueError(
-            f"points: expected [N, 3] of layers {int(least[0])} .. {initial.shape[0] - 1}, steps below {x.shape[0]} and "
-            f"batch rows below {x.shape[1]}, got {tuple(points.shape)} or one that is outside"
+            f"points: expected [N, 3] of layers {int(least[0])} .. {initial.shape[0] - 1}, steps below {x.shape[0]} "
+            f"and batch rows below {x.shape[1]}, got {tuple(points.shape)} or one that is outside"
         )
     backend = backends.backend_of(x, initial, *weights)
     assert isinstance(backend, backends.CudaBackend)
@@ -98,9 +97,7 @@ def forward_radii(
     states, gates = (x.new_empty(shape) for shape in shapes)
     states[:, 0] = initial
     x, held = x.contiguous(), [w.contiguous() for w in weights]
-    free = len(CELLS[cell].states) - (CELLS[cell].derive is not None)
     results = KrylovResults(len(points), None, x.dtype, x.device)
-    assert free > 0
     backend.call(
         backend.functions.forward_radii,
         cell,

@@ -18,7 +18,7 @@ struct FusedStack {
   StackShape shape;
   int cell, S, P, Q;
   bool derived;
-  int input_feed[kMaxPreactivations], recurrent_feed[kMaxPreactivations];
+  Feeds input_feed, recurrent_feed;
   LayerParameters<const T> layers[kMostFusedLayers];
   const T* x;
   T* states;
@@ -132,27 +132,6 @@ LSC_DEVICE void walk(const FusedStack<T>& stack) {
   }
 }
 
-// body(Format()) for the format that products of T take.
-template <class T, class Body>
-LSC_HD void with_format(Precision precision, bool on_tensor_cores, const Body& body) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (on_tensor_cores) {
-      switch (precision) {
-        case Precision::fp32:
-          return body(OnTensorCores<Precision::fp32>());
-        case Precision::tf32:
-          return body(OnTensorCores<Precision::tf32>());
-        case Precision::fp16:
-          return body(OnTensorCores<Precision::fp16>());
-        case Precision::bf16:
-          return body(OnTensorCores<Precision::bf16>());
-      }
-      return;
-    }
-  }
-  body(OnOrdinaryUnits<T>());
-}
-
 // A block's linearised steps: of the items of its warps, and of the layer below them.
 template <class T>
 struct Linearized {
@@ -190,7 +169,8 @@ struct SteppedPoints {
   LSC_DEVICE bool has_target() const { return false; }
   LSC_DEVICE Eigenvalue target(Index) const { return {}; }
   LSC_DEVICE Index output(Index item) const { return Index(items.output[item]); }
-  LSC_DEVICE void apply(Precision precision, int group, bool transpose, int size, const std::int64_t* point, const T* v,
+  template <class Choice>
+  LSC_DEVICE void apply(Choice precision, int group, bool transpose, int size, const std::int64_t* point, const T* v,
                         T* out, T* scratch) const {
     const Index first = Index(block()) * kTile;
     StepProducts<T> products;
@@ -212,10 +192,8 @@ struct SteppedPoints {
     step.P = stack.P;
     step.Q = stack.Q;
     step.derived = stack.derived;
-    for (int k = 0; k < kMaxPreactivations; ++k) {
-      step.input_feed[k] = stack.input_feed[k];
-      step.recurrent_feed[k] = stack.recurrent_feed[k];
-    }
+    step.input_feed = stack.input_feed;
+    step.recurrent_feed = stack.recurrent_feed;
     step.input_weight = stack.layers[layer].weight_ih;
     step.recurrent_weight = stack.layers[layer].weight_hh;
     step.coefficients = coefficients;
@@ -248,10 +226,10 @@ struct SteppedPoints {
   }
 };
 
-template <class T>
+// A kernel for each precision: one for all would need more registers than there are.
+template <Precision kPrecision, class T>
 LSC_KERNEL forward_radii_kernel(LSC_ARGUMENT SteppedPoints<T> points, Index n, LSC_ARGUMENT RadiusOptions options,
-                                RadiusResults<T> results, RadiusWorkspace<T> work, GridBarrier* state,
-                                Precision precision) {
+                                RadiusResults<T> results, RadiusWorkspace<T> work, GridBarrier* state) {
   const FusedStack<T>& stack = points.stack;
   const int walking = int(stack.shape.L) * stack.slices;
   if (block() == 0) {
@@ -259,8 +237,35 @@ LSC_KERNEL forward_radii_kernel(LSC_ARGUMENT SteppedPoints<T> points, Index n, L
     if (thread() == 0) *work.queue = 0;
   }
   grid_barrier(state);
-  if (block() < walking) with_format<T>(precision, tensor_cores(), [&](auto format) { walk<decltype(format)>(stack); });
-  radius_role(points, n, options, results, work, precision);
+  if (block() < walking) {
+    if constexpr (std::is_same_v<T, float>) {
+      if (tensor_cores())
+        walk<OnTensorCores<kPrecision>>(stack);
+      else
+        walk<OnOrdinaryUnits<T>>(stack);
+    } else {
+      walk<OnOrdinaryUnits<T>>(stack);
+    }
+  }
+  radius_role(points, n, options, results, work, ThePrecision<kPrecision>());
+}
+
+// body(ThePrecision) of the products of T.
+template <class T, class Body>
+void with_precision(Precision precision, const Body& body) {
+  if constexpr (std::is_same_v<T, float>) {
+    switch (precision) {
+      case Precision::tf32:
+        return body(ThePrecision<Precision::tf32>());
+      case Precision::fp16:
+        return body(ThePrecision<Precision::fp16>());
+      case Precision::bf16:
+        return body(ThePrecision<Precision::bf16>());
+      case Precision::fp32:
+        break;
+    }
+  }
+  body(ThePrecision<Precision::fp32>());
 }
 
 template <class T>
@@ -272,56 +277,84 @@ FusedStack<T> stack_of(const std::string& cell_name, const CellShape& cell, cons
   stack.P = cell.preactivations;
   stack.Q = cell.unit_parameters;
   stack.derived = cell.derived;
-  for (int k = 0; k < kMaxPreactivations; ++k) stack.input_feed[k] = stack.recurrent_feed[k] = kNone;
-  for (int k = 0; k < cell.preactivations; ++k) {
-    stack.input_feed[k] = cell.feeds[std::size_t(k)].input;
-    stack.recurrent_feed[k] = cell.feeds[std::size_t(k)].recurrent;
-  }
+  stack.input_feed = Feeds(cell, &Feed::input);
+  stack.recurrent_feed = Feeds(cell, &Feed::recurrent);
   return stack;
 }
 
 // Of shared memory, for the layer that takes most.
-template <class T>
-std::size_t walk_bytes(const FusedStack<T>& stack, int units, Precision precision, bool on_tensor_cores) {
-  std::size_t most = 0;
+template <class Format, class T>
+std::size_t walk_bytes(const FusedStack<T>& stack, int units) {
+  int most = 0;
   for (int layer = 0; layer < int(stack.shape.L); ++layer)
-    with_format<T>(precision, on_tensor_cores, [&](auto format) {
-      using Format = decltype(format);
-      const int words = walk_words<Format>(stack, layer, int(std::min<Index>(units, stack.shape.H)));
-      most = std::max(most, std::size_t(words) * sizeof(typename Format::Word));
-    });
-  return most;
+    most = std::max(most, walk_words<Format>(stack, layer, int(std::min<Index>(units, stack.shape.H))));
+  return std::size_t(most) * sizeof(typename Format::Word);
 }
+
+// How a stack is shared out over blocks; where it is not, why.
+struct FusedPlan {
+  std::string reason;
+  int units = 0, slices = 0;
+  Index blocks = 0;
+  std::size_t shared_bytes = 0;
+};
 
 // A block multiplies all rows of a batch one tile after the other.
 constexpr Index kMostFusedBatch = 64;
 constexpr int kUnits[] = {16, 32, 64, 128, 256};
 
-}  // namespace
-
 // Modelled, not measured: the fewest units that leave a quarter of the resident blocks to the radii, since a step takes
 // as long as its largest product.
-template <class T>
-FusedPlan plan_forward_radii(const Execution& execution, const std::string& cell_name, const CellShape& cell,
-                             const StackShape& shape) {
+template <Precision kPrecision, class T>
+FusedPlan plan_of(const Execution& execution, const FusedStack<T>& stack) {
   FusedPlan plan;
-  const auto refused = [&](const std::string& reason) {
-    plan.reason = reason;
-    return plan;
-  };
-  if (shape.L > kMostFusedLayers) return refused("more than " + std::to_string(kMostFusedLayers) + " layers");
-  if (shape.B > kMostFusedBatch) return refused("a batch of more than " + std::to_string(kMostFusedBatch));
-  if (shape.T == 0 || shape.B == 0 || shape.L == 0) return refused("no steps");
-  const FusedStack<T> stack = stack_of<T>(cell_name, cell, shape);
+  const auto kernel = forward_radii_kernel<kPrecision, T>;
+  const std::size_t most = most_shared_bytes(execution.device, kernel);
   for (const int units : kUnits) {
     plan.units = units;
-    plan.slices = int(covering(shape.H, units));
-    plan.shared_bytes = walk_bytes(stack, units, execution.precision, has_tensor_cores(execution.device));
-    if (plan.shared_bytes > most_shared_bytes(execution.device, forward_radii_kernel<T>)) break;
-    plan.blocks = resident_blocks(execution.device, forward_radii_kernel<T>, kTileThreads, plan.shared_bytes);
-    if (shape.L * plan.slices <= plan.blocks * 3 / 4) return plan;
+    plan.slices = int(covering(stack.shape.H, units));
+    plan.shared_bytes = walk_bytes<OnOrdinaryUnits<T>>(stack, units);
+    if constexpr (std::is_same_v<T, float>)
+      if (has_tensor_cores(execution.device)) plan.shared_bytes = walk_bytes<OnTensorCores<kPrecision>>(stack, units);
+    if (plan.shared_bytes > most) break;
+    plan.blocks = resident_blocks(execution.device, kernel, kTileThreads, plan.shared_bytes);
+    if (stack.shape.L * plan.slices <= plan.blocks * 3 / 4) return plan;
   }
-  return refused("a device with room for every slice of the weights");
+  plan.reason = "weights that the blocks of the device do not hold";
+  return plan;
+}
+
+template <class T>
+FusedPlan plan_of(const Execution& execution, const std::string& cell_name, const CellShape& cell,
+                  const StackShape& shape) {
+  FusedPlan plan;
+  if (shape.T == 0 || shape.B == 0 || shape.L == 0) plan.reason = "no steps";
+  if (shape.L > kMostFusedLayers) plan.reason = "more than " + std::to_string(kMostFusedLayers) + " layers";
+  if (shape.B > kMostFusedBatch) plan.reason = "a batch of more than " + std::to_string(kMostFusedBatch);
+  if (!plan.reason.empty()) return plan;
+  with_precision<T>(execution.precision, [&](auto precision) {
+    plan = plan_of<decltype(precision)::value>(execution, stack_of<T>(cell_name, cell, shape));
+  });
+  return plan;
+}
+
+template <class T>
+void launch_fused(const Execution& execution, const FusedPlan& plan, const SteppedPoints<T>& points, Index n,
+                  const RadiusOptions& options, const RadiusResults<T>& results, const RadiusWorkspace<T>& work,
+                  GridBarrier* state) {
+  const Launch shape = {"forward_radii", {plan.blocks}, kTileThreads, plan.shared_bytes, true};
+  with_precision<T>(execution.precision, [&](auto precision) {
+    launch(execution, shape, forward_radii_kernel<decltype(precision)::value, T>, points, n, options, results, work,
+           state);
+  });
+}
+
+}  // namespace
+
+template <class T>
+std::string why_not_fused(const Execution& execution, const std::string& cell_name, const CellShape& cell,
+                          const StackShape& shape) {
+  return plan_of<T>(execution, cell_name, cell, shape).reason;
 }
 
 template <class T>
@@ -332,7 +365,7 @@ void forward_radii(Execution& execution, const std::string& cell_name, const Cel
   if (direction != Direction::time && direction != Direction::diagonal)
     throw std::invalid_argument("direction: expected time or diagonal");
   if (sizeof(T) == sizeof(float)) require_precision(execution);
-  const FusedPlan plan = plan_forward_radii<T>(execution, cell_name, cell, trajectory.shape);
+  const FusedPlan plan = plan_of<T>(execution, cell_name, cell, trajectory.shape);
   if (!plan.reason.empty())
     throw std::invalid_argument("forward_radii: expected a stack that one launch can hold, got " + plan.reason);
   SteppedPoints<T> points = {};
@@ -361,14 +394,13 @@ void forward_radii(Execution& execution, const std::string& cell_name, const Cel
   const Index n = products.step.V() * trajectory.shape.H;
   const RadiusWorkspace<T> work = radius_workspace<T>(workspace, plan.blocks, n, options, products.scratch_elements());
   if (workspace.counting()) return;
-  launch(execution, {"forward_radii", {plan.blocks}, kTileThreads, plan.shared_bytes, true}, forward_radii_kernel<T>,
-         points, n, options, results, work, reinterpret_cast<GridBarrier*>(barrier), execution.precision);
+  launch_fused(execution, plan, points, n, options, results, work, reinterpret_cast<GridBarrier*>(barrier));
 }
 
-#define LSC_FORWARD_RADII(T)                                                                                           \
-  template FusedPlan plan_forward_radii<T>(const Execution&, const std::string&, const CellShape&, const StackShape&); \
-  template void forward_radii(Execution&, const std::string&, const CellShape&,                                        \
-                              const std::vector<LayerParameters<const T>>&, const Trajectory<T>&, Direction,           \
+#define LSC_FORWARD_RADII(T)                                                                                        \
+  template std::string why_not_fused<T>(const Execution&, const std::string&, const CellShape&, const StackShape&); \
+  template void forward_radii(Execution&, const std::string&, const CellShape&,                                     \
+                              const std::vector<LayerParameters<const T>>&, const Trajectory<T>&, Direction,        \
                               const FusedItems&, const RadiusOptions&, const RadiusResults<T>&, unsigned*)
 LSC_FORWARD_RADII(float);
 LSC_FORWARD_RADII(double);

@@ -1,7 +1,7 @@
 // The forward pass of a stack and the radii of its steps in one cooperative launch.
 //
 // Chosen where the recurrent blocks fit on the device beside each other, each with its slice of a layer's weights in
-// shared memory; plan_forward_radii() is the one place that decides. It must equal forward() and then estimate_radii()
+// shared memory; why_not_fused() is the one place that decides. It must equal forward() and then estimate_radii()
 // bit for bit: the sums run over the same chunks, and a point's radius depends on nothing but the point.
 //
 // The first L * slices blocks walk: block (l, s) computes `units` units of layer l at every step, as soon as the layer
@@ -21,17 +21,10 @@ namespace lsc::cuda {
 
 inline constexpr int kMostFusedLayers = 16;
 
-// How a stack is shared out over blocks. Where it is not, `reason` says why and the caller launches twice.
-struct FusedPlan {
-  std::string reason;  // empty: it is
-  int units = 0, slices = 0;
-  Index blocks = 0;
-  std::size_t shared_bytes = 0;
-};
-
+// Why one launch cannot hold a stack, empty where it can: otherwise the caller makes two passes.
 template <class T>
-FusedPlan plan_forward_radii(const Execution& execution, const std::string& cell_name, const CellShape& cell,
-                             const StackShape& shape);
+std::string why_not_fused(const Execution& execution, const std::string& cell_name, const CellShape& cell,
+                          const StackShape& shape);
 
 // Of every item, in the device's memory and in the order in which blocks take them: its layer, step and batch row, the
 // number of its start vector, and where its results go.
@@ -41,7 +34,8 @@ struct FusedItems {
 };
 
 // The direction is time or diagonal. The trajectory has gates. `barrier` [2] is zero before its first use and used by
-// one launch at a time. Throws std::invalid_argument where there is no plan.
+// one launch at a time. Throws std::invalid_argument where
+// why_not_fused() has a reason.
 template <class T>
 void forward_radii(Execution& execution, const std::string& cell_name, const CellShape& cell,
                    const std::vector<LayerParameters<const T>>& layers, const Trajectory<T>& trajectory,

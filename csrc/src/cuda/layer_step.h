@@ -2,6 +2,7 @@
 #pragma once
 
 #include "algorithms/stack.h"
+#include "cuda/feeds.h"
 #include "cuda/tile.h"
 #include "lsc/host_device.h"
 
@@ -14,11 +15,11 @@ struct LayerStep {
   Index H = 0, n = 0;
   int S = 0, P = 0, Q = 0;
   bool derived = false;
-  int input_feed[kMaxPreactivations] = {}, recurrent_feed[kMaxPreactivations] = {};  // blocks of the weights, or kNone
-  const T* input_weight = nullptr;                                                   // [input blocks * H, n]
-  const T* recurrent_weight = nullptr;                                               // [recurrent blocks * H, H]
-  const T* coefficients = nullptr;                                                   // [N, S, P + S + Q, H]
-  const T* slopes = nullptr;  // [N, V + Q, H] of state 0, where derived
+  Feeds input_feed, recurrent_feed;
+  const T* input_weight = nullptr;      // [input blocks * H, n]
+  const T* recurrent_weight = nullptr;  // [recurrent blocks * H, H]
+  const T* coefficients = nullptr;      // [N, S, P + S + Q, H]
+  const T* slopes = nullptr;            // [N, V + Q, H] of state 0, where derived
 
   LSC_HD Index V() const { return derived ? S - 1 : S; }
   LSC_HD StateRange free_states() const { return {derived ? 1 : 0, V()}; }
@@ -36,8 +37,8 @@ enum class Path { input, recurrent };
 // The blocks of one path, and which pre-activation each of them feeds.
 template <class T>
 struct PathWeights {
-  const int* block;  // [P] of the weights, or kNone
-  const T* weight;   // [blocks * H, size]
+  Feeds block;
+  const T* weight;  // [blocks * H, size]
   Index size;
 
   LSC_HD PathWeights(const LayerStep<T>& step, Path path)

@@ -28,8 +28,9 @@ struct OperatorPoints {
     return targets.eigenvalue ? targets.eigenvalue[item] : Eigenvalue{};
   }
   LSC_DEVICE Index output(Index item) const { return item; }
-  LSC_DEVICE void apply(Precision precision, int, bool transpose, int size, const std::int64_t* point, const T* v,
-                        T* out, T* scratch) const {
+  template <class Choice>
+  LSC_DEVICE void apply(Choice precision, int, bool transpose, int size, const std::int64_t* point, const T* v, T* out,
+                        T* scratch) const {
     apply_tile(precision, products, transpose, size, point, v, out, scratch);
   }
 };

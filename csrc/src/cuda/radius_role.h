@@ -86,10 +86,10 @@ LSC_DEVICE void write(const RadiusResults<T>& results, Index i, Index n, const I
   if (results.vectors) write_vector(iteration, results.vectors + i * 2 * n);
 }
 
-// All kTileThreads threads of a block; the queue begins at zero.
-template <class Source, class T>
+// All kTileThreads threads of a block; the queue begins at zero. Choice as of tile_product().
+template <class Choice, class Source, class T>
 LSC_DEVICE void radius_role(const Source& source, Index n, const RadiusOptions& options,
-                            const RadiusResults<T>& results, const RadiusWorkspace<T>& work, Precision precision) {
+                            const RadiusResults<T>& results, const RadiusWorkspace<T>& work, Choice precision) {
   constexpr int kNothing = -1;
   LSC_SHARED(VectorOrder<T>, mailboxes, kTile);
   LSC_SHARED(int, wanted, kTile);

@@ -5,9 +5,9 @@
 
 #include <type_traits>
 
-#include "algorithms/backend.h"
 #include "cuda/device.h"
 #include "cuda/execution.h"
+#include "cuda/feeds.h"
 #include "cuda/mma.h"
 #include "cuda/staging.h"
 #include "cuda/tile.h"
@@ -35,7 +35,7 @@ struct ResidentRows {
   const T* weight;
   Index size, H, first;
   int units, P;
-  const int* feed;  // [P] blocks of the weights, or kNone
+  Feeds feed;
 
   LSC_HD int blocks() const {
     int count = 0;

@@ -180,10 +180,8 @@ LinearizedStep<T>::LinearizedStep(const CellShape& cell, const LayerParameters<c
   step_.P = cell.preactivations;
   step_.Q = cell.unit_parameters;
   step_.derived = cell.derived;
-  for (int k = 0; k < cell.preactivations; ++k) {
-    step_.input_feed[k] = cell.feeds[std::size_t(k)].input;
-    step_.recurrent_feed[k] = cell.feeds[std::size_t(k)].recurrent;
-  }
+  step_.input_feed = Feeds(cell, &Feed::input);
+  step_.recurrent_feed = Feeds(cell, &Feed::recurrent);
   step_.input_weight = layer.weight_ih;
   step_.recurrent_weight = layer.weight_hh;
   step_.coefficients = memory.coefficients;

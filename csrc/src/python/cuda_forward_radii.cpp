@@ -6,14 +6,12 @@
 namespace lsc::python {
 namespace {
 
-std::string plan(const std::string& cell_name, const std::string& dtype, const Sizes& sizes,
-                 const ExecutionArguments& given) {
+std::string why_not_fused(const std::string& cell_name, const std::string& dtype, const Sizes& sizes,
+                          const ExecutionArguments& given) {
   return dispatch(dtype, [&](auto zero) {
     const cuda::Execution execution{given.device, nullptr, given.precision, {nullptr, 0}};
     const cuda::DeviceGuard guard(given.device);
-    return cuda::plan_forward_radii<decltype(zero)>(execution, cell_name, cpu::cell_shape(cell_name),
-                                                    stack_shape(sizes))
-        .reason;
+    return cuda::why_not_fused<decltype(zero)>(execution, cell_name, cpu::cell_shape(cell_name), stack_shape(sizes));
   });
 }
 
@@ -48,7 +46,8 @@ std::int64_t run(const std::string& cell_name, const std::string& dtype, const S
 
 void bind_cuda_forward_radii(py::module_& module) {
   module.def("launches", &cuda::launches);
-  module.def("why_not_fused", &plan, py::arg("cell"), py::arg("dtype"), py::arg("sizes"), py::arg("execution"));
+  module.def("why_not_fused", &why_not_fused, py::arg("cell"), py::arg("dtype"), py::arg("sizes"),
+             py::arg("execution"));
   module.def("forward_radii", &run, py::arg("cell"), py::arg("dtype"), py::arg("sizes"), py::arg("x"),
              py::arg("weights"), py::arg("states"), py::arg("gates"), py::arg("direction"), py::arg("count"),
              py::arg("items"), py::arg("tol"), py::arg("max_matvecs"), py::arg("seed"), py::arg("out"),

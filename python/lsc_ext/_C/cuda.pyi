@@ -100,6 +100,25 @@ def forward(
     gates: _Buffer | None,
     execution: Execution,
 ) -> int: ...
+def forward_radii(
+    cell: str,
+    dtype: str,
+    sizes: Sequence[int],
+    x: _Buffer,
+    weights: Sequence[_Layer],
+    states: _Buffer,
+    gates: _Buffer,
+    direction: str,
+    count: int,
+    items: Sequence[_Buffer],
+    tol: float,
+    max_matvecs: int,
+    seed: int,
+    out: ResultBuffers,
+    barrier: _Buffer,
+    execution: Execution,
+) -> int: ...
+def launches() -> int: ...
 def matrix_operator(dtype: str, points: int, rows: int, columns: int, matrices: _Buffer) -> Operator: ...
 def multiply(
     dtype: str,
@@ -147,3 +166,4 @@ def step_operator(
     slopes_below: _Buffer,
 ) -> StepOperator: ...
 def why_no_device() -> str: ...
+def why_not_fused(cell: str, dtype: str, sizes: Sequence[int], execution: Execution) -> str: ...
