@@ -166,3 +166,54 @@ def test_a_barrier_that_another_launch_left_halfway_is_an_error(monkeypatch):
 
 def test_on_the_cpu_there_is_no_launch():
     assert why_not_fused(torch.zeros(2, 2, 3), torch.zeros(1, 1, 2, 5), "gru") == "a tensor of the CPU"
+
+
+@pytest.mark.parametrize("directions", [("time",), ("depth", "diagonal", "time")])
+@pytest.mark.parametrize("max_points", [None, 3])
+def test_radii_takes_one_launch_and_gives_the_same_bits(cuda_device, directions, max_points):
+    model = stack("gru", INPUTS, 35, 2, gain=2)
+    model = model if cuda_device.name == "emulated" else model.cuda()
+    x = cuda_device.tensor(normal(STEPS, BATCH, INPUTS))
+
+    def measured(impl):
+        with torch.no_grad():
+            return lsc.radii(
+                model,
+                x,
+                directions=directions,
+                max_points=max_points,
+                impl=impl,
+                generator=torch.Generator().manual_seed(0),
+            )
+
+    found, expected = measured("auto"), measured("generic")
+    assert (found.implementation, expected.implementation) == ("fused", "generic")
+    for direction in directions:
+        assert found[direction].radius.shape == expected[direction].radius.shape
+        for part in ("radius", "residual", "status", "num_matvecs", "eigenvalue"):
+            assert torch.equal(getattr(found[direction], part), getattr(expected[direction], part)), part
+
+
+def test_radii_say_why_there_is_no_one_launch(cuda_device):
+    model = stack("gru", INPUTS, 35, 2)
+    model = model if cuda_device.name == "emulated" else model.cuda()
+    x = cuda_device.tensor(normal(STEPS, BATCH, INPUTS))
+    with pytest.raises(ValueError, match="'fused', got time: recorded gradients"):
+        lsc.radii(model, x, directions=("time",), impl="fused")
+    with torch.no_grad():
+        for options, words in (
+            ({"directions": ("depth",)}, "depth: direction 'depth'"),
+            ({"directions": ("time",), "method": "power"}, "time: radii by method 'power' without an iteration"),
+            ({"directions": ("time",), "time_chunk": 2}, "time: a time_chunk"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                lsc.radii(model, x, impl="fused", **options)
+        assert lsc.radii(model, x, directions=("depth",)).implementation == "generic"
+
+
+def test_a_direction_without_layers_is_left_to_two_passes(cuda_device):
+    model = stack("gru", INPUTS, 35, 1)
+    model = model if cuda_device.name == "emulated" else model.cuda()
+    x = cuda_device.tensor(normal(STEPS, BATCH, INPUTS))
+    with torch.no_grad():
+        assert lsc.radii(model, x, directions=("diagonal",)).implementation == "generic"

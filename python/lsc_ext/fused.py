@@ -14,6 +14,8 @@ from lsc_ext import backends, ops
 from lsc_ext.estimate import RadiusEstimate
 from lsc_ext.estimators import KrylovResults
 
+#: Which points one launch can have.
+DIRECTIONS = ("time", "diagonal")
 #: Of every device and stream that had a launch, the state of its grid barrier, which a launch leaves as it found it.
 _BARRIERS: dict[tuple[torch.device, int], Tensor] = {}
 
@@ -45,9 +47,9 @@ def forward_radii(
     *,
     direction: str = "time",
     vectors: Tensor | None = None,
+    seeds: Tensor | None = None,
     num_matvecs: int = 600,
     tol: float = 1e-3,
-    seed: int = 0,
 ) -> tuple[Tensor, Tensor, RadiusEstimate]:
     """The trajectory of a stack and the radii of its steps at some points, in one cooperative launch.
 
@@ -61,9 +63,9 @@ def forward_radii(
         points: layer, step and batch row of each point, [N, 3] int64.
         direction: "time", or "diagonal" for points of layers above the first.
         vectors: the number of each point's start vector, [N] int64; None for 0, 1, ..
+        seeds: the seed of each point's start vector, [N] int64; None for 0.
         num_matvecs: most products with the Jacobian at a point.
         tol: relative residual at which a point is called converged.
-        seed: of the start vectors.
 
     Returns:
         states [L, T + 1, S, B, H], pre-activations [L, T, B, P, H], and the estimate of the N points.
@@ -76,7 +78,7 @@ def forward_radii(
     reason = why_not_fused(x, initial, cell)
     if reason:
         raise ValueError(f"forward_radii: expected a stack that one launch can hold, got {reason}")
-    if direction not in ("time", "diagonal"):
+    if direction not in DIRECTIONS:
         raise ValueError(f"direction: expected time or diagonal, got {direction!r}")
     points = points.cpu()
     least = torch.tensor([0 if direction == "time" else 1, 0, 0])
@@ -89,9 +91,10 @@ def forward_radii(
     backend = backends.backend_of(x, initial, *weights)
     assert isinstance(backend, backends.CudaBackend)
     vectors = torch.arange(len(points)) if vectors is None else vectors.cpu()
+    seeds = torch.zeros(len(points), dtype=torch.int64) if seeds is None else seeds.cpu()
     # In the order in which steps are done: layer l reaches step t at about t + l.
     order = torch.argsort(points[:, 0] + points[:, 1], stable=True)
-    columns = [points[order, 0], points[order, 1], points[order, 2], vectors[order], order]
+    columns = [*points[order].unbind(1), seeds[order], vectors[order], order]
     items = [column.to(torch.int64).contiguous().to(x.device) for column in columns]
     shapes = ops.result_shapes(x, initial, cell)
     states, gates = (x.new_empty(shape) for shape in shapes)
@@ -112,7 +115,6 @@ def forward_radii(
         [ops.buffer(item) for item in items],
         tol,
         num_matvecs,
-        seed,
         results.buffers(backend.functions),
         ops.buffer(_barrier(backend)),
     )

@@ -13,11 +13,11 @@ from lsc_ext import ops
 from lsc_ext.estimate import RadiusEstimate, concatenate
 from lsc_ext.frobenius import frobenius_radius
 from lsc_ext.operator import DIRECTIONS, JacobianOperator, SubmatrixOperator, eval_mode
-from lsc_ext.spectral import check_options, estimate_radius, seed_from
+from lsc_ext.spectral import DEFAULT_MATVECS, check_options, estimate_radius, seed_from
 from lsc_ext.trajectory import Trajectory, trajectory_of
 
 SQUARES = ("frobenius", "subsample")
-IMPLEMENTATIONS = ("auto", "generic")
+IMPLEMENTATIONS = ("auto", "generic", "fused")
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,9 @@ def radii(
         tol: relative residual at which a point counts as converged.
         max_points: measure this many points (t, b) of each layer, drawn without replacement; None for all.
         generator: draws one seed for the start vectors and the sample.
-        impl: "auto" or "generic": forward pass and radii as separate compiled calls, the only one that is built.
+        impl: "generic": forward pass and radii as separate compiled calls; "fused": on CUDA, the forward pass and the
+            radii of the first direction that allows it in one launch; "auto": fused where that is possible. All give
+            the same bits.
         through_states: False differentiates the explicit dependence on the weights, states being data; True adds the
             path through the trajectory.
         readout: maps [N, H] to [N, O], for "output".
@@ -184,10 +186,30 @@ def radii(
         parts: dict[tuple[str, int], list[RadiusEstimate]] = {(d, k): [] for d in names for k in layers[d]}
         if sampled:
             chosen = {key: torch.randperm(population, generator=sampler)[:max_points].sort().values for key in parts}
+        whole = "recorded gradients" if recorded else "a time_chunk" if time_chunk is not None else ""
+        launched = _one_launch(trajectory, [d for d in names if layers[d]], method, impl, whole)
+        in_one: RadiusEstimate | None = None
+        if launched is not None:
+            of_layers = {k: _points_of(trajectory, 0, chosen.get((launched, k)))[0] for k in layers[launched]}
+            in_one = trajectory.fused_radii(
+                launched,
+                torch.cat([nn.functional.pad(points, (1, 0), value=k) for k, points in of_layers.items()]),
+                torch.cat([torch.arange(len(points)) for points in of_layers.values()]),
+                torch.cat(
+                    [
+                        torch.full((len(points),), _seed_of(seed, names.index(launched), k))
+                        for k, points in of_layers.items()
+                    ]
+                ),
+                num_matvecs or DEFAULT_MATVECS,
+                tol,
+            )
         pieces = iter([(0, trajectory)]) if recorded else trajectory.pieces(time_chunk)
         for first_step, piece in pieces:
             for (direction, layer), found in parts.items():
-                own_seed = (seed + 1_000_003 * names.index(direction) + layer) % 2**63
+                if direction == launched:
+                    continue
+                own_seed = _seed_of(seed, names.index(direction), layer)
                 points, number = _points_of(piece, first_step, chosen.get((direction, layer)))
                 if points.shape[0] == 0 < population:
                     continue
@@ -210,15 +232,36 @@ def radii(
     shape = (max_points,) if sampled else (trajectory.time_steps, trajectory.batch)
     estimates: dict[str, RadiusEstimate] = {}
     for direction in names:
-        of_layers = [part for layer in layers[direction] for part in parts[direction, layer]]
-        joined = concatenate(of_layers) if of_layers else _nothing(inputs, method)
+        found = [part for layer in layers[direction] for part in parts[direction, layer]]
+        joined = concatenate(found) if found else _nothing(inputs, method)
+        if direction == launched and in_one is not None:
+            joined = in_one
         indices = [_pairs(chosen[direction, layer], trajectory.batch) for layer in layers[direction]] if sampled else []
         estimates[direction] = replace(
             joined.reshape(len(layers[direction]), *shape),
             index=torch.stack(indices).to(joined.radius.device) if indices else None,
             population=population,
         )
-    return RadiusReport(estimates, layers, "generic")
+    return RadiusReport(estimates, layers, "generic" if launched is None else "fused")
+
+
+def _one_launch(trajectory: Trajectory, names: Sequence[str], method: str, impl: str, whole: str) -> str | None:
+    """The first direction whose radii are found in one launch with the forward pass; None for two passes."""
+    if impl == "generic":
+        return None
+    reasons = {direction: whole or trajectory.why_not_fused(direction, method) for direction in names}
+    launched = next((direction for direction, reason in reasons.items() if not reason), None)
+    if impl == "fused" and launched is None:
+        raise ValueError(
+            "impl: expected a measurement that one launch can hold for 'fused', got "
+            + "; ".join(f"{direction}: {reason}" for direction, reason in reasons.items())
+        )
+    return launched
+
+
+def _seed_of(seed: int, direction: int, layer: int) -> int:
+    """Of the start vectors of a layer's points."""
+    return (seed + 1_000_003 * direction + layer) % 2**63
 
 
 def estimate_along(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from lsc_ext.estimate import RadiusEstimate
 from lsc_ext.operator import DIRECTIONS, JacobianOperator, eval_mode
 
 Readout = Callable[[Tensor], Tensor]
@@ -104,6 +105,20 @@ class Trajectory(ABC):
     def recorded(self) -> bool:
         """Whether gradients of radii may be asked for: then the operators, and what they read, stay until then."""
         return torch.is_grad_enabled()
+
+    def why_not_fused(self, direction: str, method: str) -> str:
+        """Why the model cannot run and its radii along ``direction`` be found in one launch; "" where they can."""
+        return f"a {type(self).__name__}"
+
+    def fused_radii(
+        self, direction: str, points: Tensor, vectors: Tensor, seeds: Tensor, num_matvecs: int, tol: float
+    ) -> RadiusEstimate:
+        """Runs the model and finds radii in one launch, as :func:`lsc_ext.fused.forward_radii` has it.
+
+        Raises:
+            ValueError: :meth:`why_not_fused` has a reason.
+        """
+        raise ValueError(f"impl: expected a model that one launch can hold, got {self.why_not_fused(direction, '')}")
 
     def pieces(self, time_chunk: int | None = None) -> Iterator[tuple[int, Trajectory]]:
         """The steps in order, as (first step, trajectory of some of them): here all at once.

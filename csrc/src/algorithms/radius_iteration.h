@@ -127,6 +127,11 @@ class RadiusIteration : RadiusRules {
 
   // `point` numbers the start vectors. With a target, looks for the Ritz value nearest to it instead of the largest.
   LSC_HD void start(std::uint64_t point, Eigenvalue target = {}, bool has_target = false) {
+    start_from(options_.seed, point, target, has_target);
+  }
+  // The same with another seed than the options'.
+  LSC_HD void start_from(std::uint64_t seed, std::uint64_t point, Eigenvalue target, bool has_target) {
+    seed_ = seed;
     point_ = point;
     target_ = target;
     has_target_ = has_target;
@@ -220,7 +225,7 @@ class RadiusIteration : RadiusRules {
   }
 
   LSC_HD void random_unit(T* v) {
-    linear_.fill_normal(options_.seed, point_, draw_++, n_, v);
+    linear_.fill_normal(seed_, point_, draw_++, n_, v);
     linear_.scale(n_, T(1 / norm(v)), v, v);
   }
 
@@ -513,7 +518,7 @@ class RadiusIteration : RadiusRules {
   Phase phase_ = Phase::done;
   Eigenvalue target_;
   bool has_target_ = false, wide_ = false, growth_done_ = false;
-  std::uint64_t point_ = 0;
+  std::uint64_t seed_ = 0, point_ = 0;
   std::uint32_t draw_ = 0;
   Index step_ = 0;
   int zeros_ = 0, closes_ = 0;

@@ -165,6 +165,7 @@ struct SteppedPoints {
     return warp();
   }
   LSC_DEVICE int group(Index item) const { return int(items.layer[item]); }
+  LSC_DEVICE std::uint64_t seed(Index item) const { return std::uint64_t(items.seed[item]); }
   LSC_DEVICE std::uint64_t vector(Index item) const { return std::uint64_t(items.vector[item]); }
   LSC_DEVICE bool has_target() const { return false; }
   LSC_DEVICE Eigenvalue target(Index) const { return {}; }

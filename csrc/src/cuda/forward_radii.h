@@ -27,10 +27,11 @@ std::string why_not_fused(const Execution& execution, const std::string& cell_na
                           const StackShape& shape);
 
 // Of every item, in the device's memory and in the order in which blocks take them: its layer, step and batch row, the
-// number of its start vector, and where its results go.
+// seed and the number of its start vector, and where its results go.
 struct FusedItems {
   Index count = 0;
-  const std::int64_t *layer = nullptr, *t = nullptr, *b = nullptr, *vector = nullptr, *output = nullptr;
+  const std::int64_t *layer = nullptr, *t = nullptr, *b = nullptr, *seed = nullptr, *vector = nullptr,
+                     *output = nullptr;
 };
 
 // The direction is time or diagonal. The trajectory has gates. `barrier` [2] is zero before its first use and used by

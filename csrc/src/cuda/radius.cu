@@ -19,9 +19,11 @@ struct OperatorPoints {
   RadiusTargets targets;
   Index count;
   bool transposed;
+  std::uint64_t all_seed;
 
   LSC_DEVICE Index prepare(Index item) const { return targets.point ? Index(targets.point[item]) : item; }
   LSC_DEVICE int group(Index) const { return 0; }
+  LSC_DEVICE std::uint64_t seed(Index) const { return all_seed; }
   LSC_DEVICE std::uint64_t vector(Index item) const { return targets.first + std::uint64_t(prepare(item)); }
   LSC_DEVICE bool has_target() const { return targets.eigenvalue != nullptr; }
   LSC_DEVICE Eigenvalue target(Index item) const {
@@ -60,7 +62,7 @@ void estimate_radii(Execution& execution, const Products& products, const Radius
       radius_workspace<T>(execution.workspace, blocks, n, options, products.scratch_elements());
   if (execution.workspace.counting()) return;
   launch(execution, {"reset", {1}, 32}, reset_kernel, work.queue);
-  const OperatorPoints<Products, T> points = {products, targets, count, targets.transposed};
+  const OperatorPoints<Products, T> points = {products, targets, count, targets.transposed, options.seed};
   launch(execution, {"radius", {blocks}, kTileThreads}, radius_kernel<Products, T>, points, options, results, work,
          execution.precision);
 }

@@ -6,7 +6,7 @@
 //   transposed                whether left vectors are looked for
 //   prepare(item)             all lanes of the warp; returns the point that products know the item by
 //   group(item)               products are shared by items of one group
-//   vector(item), has_target(), target(item), output(item)   as lane 0 asks for them
+//   seed(item), vector(item), has_target(), target(item), output(item)   as lane 0 asks for them
 //   apply(precision, group, transpose, count, points, v, out, scratch)   all threads of the block
 #pragma once
 
@@ -59,9 +59,9 @@ RadiusWorkspace<T> radius_workspace(Workspace& workspace, Index blocks, Index n,
 
 // The serial program, lane 0's. Not inlined, so that the kernels share it.
 template <class T>
-LSC_DEVICE __attribute__((noinline)) void start(Iteration<T>& iteration, std::uint64_t vector, Eigenvalue target,
-                                                bool has_target) {
-  iteration.start(vector, target, has_target);
+LSC_DEVICE __attribute__((noinline)) void start(Iteration<T>& iteration, std::uint64_t seed, std::uint64_t vector,
+                                                Eigenvalue target, bool has_target) {
+  iteration.start_from(seed, vector, target, has_target);
 }
 
 template <class T>
@@ -116,7 +116,7 @@ LSC_DEVICE void radius_role(const Source& source, Index n, const RadiusOptions& 
       if (!more) break;
       point = source.prepare(item);
       unit.run([&] {
-        start(*iteration, source.vector(item), source.target(item), source.has_target());
+        start(*iteration, source.seed(item), source.vector(item), source.target(item), source.has_target());
         if (iteration->done()) write(results, source.output(item), n, *iteration);
       });
     }

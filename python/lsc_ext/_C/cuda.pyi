@@ -113,7 +113,6 @@ def forward_radii(
     items: Sequence[_Buffer],
     tol: float,
     max_matvecs: int,
-    seed: int,
     out: ResultBuffers,
     barrier: _Buffer,
     execution: Execution,

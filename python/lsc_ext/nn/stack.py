@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from lsc_ext import ops
 from lsc_ext.cells import CELLS, all_states
+from lsc_ext.estimate import RadiusEstimate
+from lsc_ext.fused import DIRECTIONS, forward_radii, why_not_fused
 from lsc_ext.nn.arguments import States, check_states, time_first
 from lsc_ext.nn.precision import widened
 from lsc_ext.nn.recurrent import Recurrent, cell_name, projected_step, read_weights
 from lsc_ext.operator import JacobianOperator, StepOperator
+from lsc_ext.spectral import DENSE_LIMIT
 from lsc_ext.steps import StepTrajectory, run_layer
 from lsc_ext.trajectory import PIECE_BYTES, Kernel, Readout, Trajectory, check_direction, kernel_of, register_reader
 
@@ -92,10 +95,7 @@ class StackTrajectory(Trajectory):
 
     def pieces(self, time_chunk: int | None = None) -> Iterator[tuple[int, Trajectory]]:
         """See :class:`lsc_ext.trajectory.Trajectory`; each piece goes on from the last states of the one before."""
-        if time_chunk is None:
-            shape = ops.CELL_SHAPES[self.cell]
-            numbers = self.num_layers * (shape["states"] + shape["preactivations"]) * self.initial.shape[3]
-            time_chunk = max(1, _points_in_budget(numbers, self.x.dtype) // max(1, self.batch))
+        time_chunk = self._steps_at_once() if time_chunk is None else time_chunk
         if time_chunk >= self.time_steps:
             yield 0, self
             return
@@ -107,6 +107,45 @@ class StackTrajectory(Trajectory):
             piece = self._piece(self.x[first : first + time_chunk], state, memory)
             state = piece.states[:, -1].clone()
             yield first, piece
+
+    def _steps_at_once(self) -> int:
+        shape = ops.CELL_SHAPES[self.cell]
+        numbers = self.num_layers * (shape["states"] + shape["preactivations"]) * self.initial.shape[3]
+        return max(1, _points_in_budget(numbers, self.x.dtype) // max(1, self.batch))
+
+    def why_not_fused(self, direction: str, method: str) -> str:
+        """See :class:`lsc_ext.trajectory.Trajectory`; of radii that an iteration finds."""
+        shape, cell = ops.CELL_SHAPES[self.cell], CELLS[self.cell]
+        diagonal = direction == "time" and shape["states"] == 1 and shape["recurrent_blocks"] == 0
+        iterated = len(cell.free_states) * self.initial.shape[3] > DENSE_LIMIT and not diagonal
+        if direction not in DIRECTIONS or not cell.in_time:
+            return f"direction {direction!r}"
+        if method != "krylov" and not (method == "auto" and iterated):
+            return f"radii by method {method!r} without an iteration"
+        if self._ran is not None:
+            return "states that are known already"
+        if self._steps_at_once() < self.time_steps:
+            return "a trajectory that is taken in pieces"
+        return why_not_fused(self.x, self.initial, self.cell)
+
+    def fused_radii(
+        self, direction: str, points: Tensor, vectors: Tensor, seeds: Tensor, num_matvecs: int, tol: float
+    ) -> RadiusEstimate:
+        """See :class:`lsc_ext.trajectory.Trajectory`; the states stay for what is asked next."""
+        states, gates, estimate = forward_radii(
+            self.x,
+            self.initial,
+            self.weights,
+            self.cell,
+            points,
+            direction=direction,
+            vectors=vectors,
+            seeds=seeds,
+            num_matvecs=num_matvecs,
+            tol=tol,
+        )
+        self._ran = states, gates
+        return estimate
 
     def points_at_once(self, direction: str, layer: int) -> int | None:
         """See :class:`lsc_ext.trajectory.Trajectory`."""
