@@ -1,4 +1,5 @@
-"""On a GPU: layers against cuDNN, radii against a closed-form torch loop, each also replayed from a CUDA graph.
+"""On a GPU: layers against cuDNN, radii against a closed-form torch loop, each also replayed from a CUDA graph; and
+forward pass and radii in one launch against two.
 
 Everybody's turn ends with a synchronisation and holds many calls. Matrix products are asked for in the precision that
 the row names, of everybody.
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 import lsc_ext
-from lsc_ext import nn
+from lsc_ext import nn, ops
 from lsc_ext.bench import peers
 from lsc_ext.bench.case import Case, Contender, Errors, Race
 from lsc_ext.bench.closed_form import Points
@@ -25,6 +26,7 @@ from lsc_ext.bench.measure import measure, relative_error
 from lsc_ext.bench.radii import PRODUCTS, errors_of
 from lsc_ext.bench.run import lines_of
 from lsc_ext.files import write_whole
+from lsc_ext.fused import forward_radii
 from lsc_ext.nn import StackTrajectory
 from lsc_ext.operator import StepOperator
 from lsc_ext.spectral import estimate_radius
@@ -57,7 +59,9 @@ def radius_cases(device: str, quick: bool) -> list[Case]:
     """The group "cuda radii"."""
     hidden, counts = ((8,), (5,)) if quick else ((64, 128, 256, 512), (256, 2048, 8192))
     kinds = ("GRU",) if quick else tuple(GATES)
-    return [_radii(device, k, h, n, p) for k in kinds for h in hidden for n in counts for p in ("fp32", "tf32")]
+    together = [(5, 2, 2, 2)] if quick else [(64, 32, 64, 2), (128, 32, 64, 2), (256, 16, 64, 2)]
+    alone = [_radii(device, k, h, n, p) for k in kinds for h in hidden for n in counts for p in ("fp32", "tf32")]
+    return alone + [_one_launch(device, *size, p) for size in together for p in ("fp32", "tf32")]
 
 
 #: Group by the name of its stage: its cases on a device, at full or at small sizes.
@@ -209,6 +213,66 @@ def _radii(device: str, kind: str, hidden: int, count: int, precision: str) -> C
 
     sizes = {"cell": kind, "H": hidden, "N": count, "direction": "time", "dtype": precision, "products": PRODUCTS}
     return Case("cuda radii", f"{kind}, time, H={hidden}, N={count}, {precision}", sizes, build, "point")
+
+
+def _one_launch(device: str, hidden: int, batch: int, steps: int, layers: int, precision: str) -> Case:
+    """The forward pass of a GRU and the radii of all its steps at fixed work, in one launch and in two passes."""
+
+    def build() -> Race:
+        torch.manual_seed(0)
+        model = nn.GRU(hidden, hidden, layers).to(device)
+        x = torch.randn(steps, batch, hidden).to(device)
+        with torch.no_grad():
+            trajectory = trajectory_of(model, x)
+        assert isinstance(trajectory, StackTrajectory)
+        initial, weights = trajectory.initial, trajectory.weights
+        at = grid_points(steps, batch)
+        points = torch.cat([torch.nn.functional.pad(at, (1, 0), value=layer) for layer in range(layers)])
+        seeds = torch.arange(layers).repeat_interleave(len(at))
+        vectors = torch.arange(len(at)).repeat(layers)
+
+        def together() -> list[Tensor]:
+            states, _, found = forward_radii(
+                x, initial, weights, "gru", points, vectors=vectors, seeds=seeds, num_matvecs=PRODUCTS, tol=0.0
+            )
+            return [states, found.radius]
+
+        def forward() -> list[Tensor]:
+            return list(ops.recurrent(x, initial, weights, "gru"))
+
+        def radii_of(states: Tensor, gates: Tensor) -> list[Tensor]:
+            operators = [StepOperator("gru", x, states, gates, weights, k, "time", at) for k in range(layers)]
+            found = [estimate_radius(each, "krylov", PRODUCTS, 0.0, k).radius for k, each in enumerate(operators)]
+            return [states, torch.cat(found)]
+
+        def apart() -> list[Tensor]:
+            return radii_of(*forward())
+
+        with precise(precision), torch.no_grad():
+            states, gates = forward()
+            truth = radii_of(states, gates)
+
+        def contender(name: str, run: Run, count: int = 2) -> Contender:
+            def errors() -> Errors:
+                with precise(precision):
+                    found = run()
+                pairs = zip(found[:count], truth, strict=False)
+                return {"difference from two passes": max(relative_error(a.cpu(), b.cpu()) for a, b in pairs)}
+
+            return Contender(name, _turn(device, precision, 1, run), 1, errors)
+
+        others = [
+            contender("lsc_ext, two passes", apart),
+            contender("lsc_ext, the forward pass alone", forward, 1),
+            contender("lsc_ext, the radii alone", lambda: radii_of(states, gates)),
+        ]
+        per_point = 2.0 * PRODUCTS * 3 * hidden * hidden
+        flops = len(points) * (per_point + 2.0 * 2 * 3 * hidden * hidden)
+        return Race(contender("lsc_ext, one launch", together), others, {"difference from two passes": 0.0}, flops)
+
+    sizes = {"cell": "GRU", "H": hidden, "L": layers, "B": batch, "T": steps, "dtype": precision, "products": PRODUCTS}
+    name = f"forward and radii, GRU, H={hidden}, L={layers}, B={batch}, T={steps}, {precision}"
+    return Case("cuda radii", name, sizes, build, "call")
 
 
 def roofline_of(figures: Mapping[str, float]) -> dict[str, Any]:
