@@ -50,8 +50,8 @@ void bind_cuda_forward_radii(py::module_& module) {
              py::arg("execution"));
   module.def("forward_radii", &run, py::arg("cell"), py::arg("dtype"), py::arg("sizes"), py::arg("x"),
              py::arg("weights"), py::arg("states"), py::arg("gates"), py::arg("direction"), py::arg("count"),
-             py::arg("items"), py::arg("tol"), py::arg("max_matvecs"), py::arg("out"),
-             py::arg("barrier"), py::arg("execution"));
+             py::arg("items"), py::arg("tol"), py::arg("max_matvecs"), py::arg("out"), py::arg("barrier"),
+             py::arg("execution"));
 }
 
 }  // namespace lsc::python
