@@ -217,9 +217,14 @@ def test_mean_along_chosen_axes():
     torch.testing.assert_close(estimate.mean((1, 2)), estimate.radius.mean((1, 2)))
 
 
-def test_fused_implementation_is_refused():
-    with pytest.raises(ValueError, match="impl: expected one of auto, generic, got 'fused'"):
-        measured(stack("gru", 4, 5), normal(2, 2, 4), impl="fused")
+def test_another_implementation_is_refused():
+    with pytest.raises(ValueError, match="impl: expected one of auto, generic, fused, got 'fast'"):
+        measured(stack("gru", 4, 5), normal(2, 2, 4), impl="fast")
+
+
+def test_one_launch_is_refused_on_the_cpu():
+    with torch.no_grad(), pytest.raises(ValueError, match="'fused', got time: a tensor of the CPU"):
+        measured(stack("gru", 4, 35), normal(2, 2, 4), impl="fused", directions=("time",))
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
