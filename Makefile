@@ -15,8 +15,9 @@ CPP_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu') $(
 SOURCES = CMakeLists.txt pyproject.toml README.md $(shell find cmake csrc python -type f -not -name '*.pyc' -not -name '*.so')
 SANITIZED_TESTS = $(wildcard tests/test_ops.py tests/test_operator.py tests/test_spectral_laws.py tests/test_boundary.py \
   tests/test_dropin.py tests/test_scan.py)
-# On the emulated device, a part of the suite.
-SANITIZED_CUDA_TESTS = $(wildcard tests/test_cuda_short.py tests/test_cuda_operators.py tests/test_cuda_forward_radii.py)
+# On the emulated device, a part of the suite: in `make test-all`, since its device code takes minutes to build.
+CUDA_TESTS = tests/test_cuda_short.py tests/test_cuda_operators.py tests/test_cuda_forward_radii.py
+SANITIZED_CUDA_TESTS =
 # A process for each core, each with one thread: tests that are about threads ask for their own.
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto
 
@@ -34,7 +35,7 @@ ALL_GPUS = 75-real;80-real;86-real;89-real;90;90a-real;100-real;120
 help:
 	@echo "make demo         see what the package does, in about three minutes on 2 cores"
 	@echo "make test         the Python tests (not the slow ones) and the C++ tests"
-	@echo "make test-all     the slow Python tests too, and every float32 through exp, tanh and sigmoid"
+	@echo "make test-all     the slow Python tests too, every float32 through exp, tanh and sigmoid, and every GPU"
 	@echo "make lint         ruff, mypy, clang-format and the stub of the compiled module; changes nothing"
 	@echo "make format       rewrite Python and C++ sources in the house style"
 	@echo "make native-test  the C++ tests, once per instruction set"
@@ -60,6 +61,7 @@ test-all: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals emulated
 	$(PYTEST) --run-slow
 	@$(MAKE) --no-print-directory native-test
 	$(BUILD)/native/csrc/tests/math_test --all
+	@$(MAKE) --no-print-directory sanitize SANITIZED_CUDA_TESTS='$(CUDA_TESTS)'
 	@$(MAKE) --no-print-directory cuda-check GPUS='$(ALL_GPUS)' CUDA_BUILD=$(BUILD)/cuda-all
 
 lint: $(VENV)/.installed emulated
@@ -103,7 +105,7 @@ cuda-check: $(VENV)/.installed $(if $(NVCC),,$(VENV)/nvcc)
 	  > $(CUDA_BUILD).log || { cat $(CUDA_BUILD).log; exit 1; }
 	@$(BIN)/cmake --build $(CUDA_BUILD) -- --quiet
 	@$(PY) tests/ptxas_report.py $(CUDA_BUILD) > $(CUDA_BUILD)/kernels.txt
-	LSC_CUDA_BUILD=$(CURDIR)/$(CUDA_BUILD) $(PY) -m pytest tests/test_cuda_build.py
+	LSC_CUDA_BUILD=$(CURDIR)/$(CUDA_BUILD) $(PYTEST) tests/test_cuda_build.py
 
 # On a machine with a GPU, by its own Python, torch and nvcc, offline: make gpu PYTHON=python3 [STAGE=constants]
 gpu:
@@ -116,7 +118,7 @@ sanitize: $(VENV)/.installed $(VENV)/.mnist
 	@$(CMAKE) -S . -B $(BUILD)/sanitize -DLSC_CUDA=OFF -DLSC_EMULATED=ON -DLSC_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Sanitize \
 	  -DCMAKE_CXX_FLAGS_SANITIZE=-O1 -DPython_EXECUTABLE=$(CURDIR)/$(PY) \
 	  -Dpybind11_DIR=$$($(PY) -m pybind11 --cmakedir) > $(BUILD)/sanitize.log || { cat $(BUILD)/sanitize.log; exit 1; }
-	@$(BIN)/cmake --build $(BUILD)/sanitize -- --quiet
+	@$(BIN)/cmake --build $(BUILD)/sanitize --target native_tests _C $(if $(SANITIZED_CUDA_TESTS),_emulated) -- --quiet
 	ASAN_OPTIONS=detect_leaks=1 $(CTEST) $(BUILD)/sanitize
 	@rm -rf $(BUILD)/sanitize/site && mkdir -p $(BUILD)/sanitize/site/lsc_ext
 	@ln -s $(CURDIR)/python/lsc_ext/*[!o] $(CURDIR)/$(BUILD)/sanitize/_C.*.so $(BUILD)/sanitize/site/lsc_ext
