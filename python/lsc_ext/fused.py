@@ -100,7 +100,8 @@ def forward_radii(
     states, gates = (x.new_empty(shape) for shape in shapes)
     states[:, 0] = initial
     x, held = x.contiguous(), [w.contiguous() for w in weights]
-    results = KrylovResults(len(points), None, x.dtype, x.device)
+    # Held by name: of a temporary, only the address would be left.
+    results, barrier = KrylovResults(len(points), None, x.dtype, x.device), _barrier(backend)
     backend.call(
         backend.functions.forward_radii,
         cell,
@@ -116,7 +117,7 @@ def forward_radii(
         tol,
         num_matvecs,
         results.buffers(backend.functions),
-        ops.buffer(_barrier(backend)),
+        ops.buffer(barrier),
     )
     return states, gates, results.estimate(x.device)
 
