@@ -9,7 +9,7 @@ from emulated import cuda_devices, on_device
 
 import lsc_ext as lsc
 from lsc_ext import backends
-from lsc_ext.testing import TOLERANCES, assert_close
+from lsc_ext.testing import TOLERANCES, assert_close, relative_error
 
 # The recurrence that the layer must run, and how the layer is made.
 LAYERS = {
@@ -65,9 +65,11 @@ def test_outputs_and_gradients_are_those_of_the_processor(device, ran, name, ste
     with on_device(device) as place:
         found = outputs_and_gradients(moved(module, place), place.tensor(x))
     assert recurrence in ran
-    tolerance = TOLERANCES[dtype].gradient * (2 if name == "ResLRU" and steps > 100 else 1)
+    # Where a gradient is a small difference of large terms, the processor's own rounding exceeds the table too.
+    processor = outputs_and_gradients(module, x)
     for what, value in found.items():
-        assert_close(what, value, expected[what], tolerance)
+        own = relative_error(processor[what], expected[what])
+        assert_close(what, value, expected[what], max(TOLERANCES[dtype].gradient, 1.5 * own))
 
 
 @every_layer

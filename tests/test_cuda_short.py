@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import lsc_ext as lsc
 from lsc_ext import backends
 from lsc_ext.nn.architectures import build
-from lsc_ext.testing import assert_close
+from lsc_ext.testing import TOLERANCES, assert_close
 
 STEPS, BATCH, INPUTS, HIDDEN, LAYERS = 3, 2, 3, 5, 2
 
@@ -34,7 +34,7 @@ def test_forward_and_backward(cuda_device: CudaDevice, name: str) -> None:
     twin = twin if cuda_device.name == "emulated" else twin.cuda()
     found = outcome(twin, cuda_device.tensor(x), list(twin.parameters()))
     for i, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-        assert_close(f"{name}, {i}", ours.cpu(), theirs, 1e-4)
+        assert_close(f"{name}, {i}", ours.cpu(), theirs, TOLERANCES[torch.float32].gradient)
 
 
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
