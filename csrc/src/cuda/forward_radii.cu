@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "cuda/cell_launches.h"
 #include "cuda/cell_switch.h"
 #include "cuda/forward_radii.h"
 #include "cuda/launch.h"
@@ -70,16 +71,15 @@ LSC_DEVICE T start_of(const FusedStack<T>& stack, const LayerParameters<const T>
 template <class T>
 LSC_DEVICE void step_unit(const FusedStack<T>& stack, int l, Index t, Index b, Index u) {
   const Index H = stack.shape.H, part = stack.state_stride();
-  const T *p = stack.gate(l, t, b) + u, *s = stack.state(l, t, b) + u, *w = stack.layers[l].unit;
-  T* next = stack.state(l, t + 1, b) + u;
+  const T *p = stack.gate(l, t, b), *s = stack.state(l, t, b), *w = stack.layers[l].unit;
+  T* next = stack.state(l, t + 1, b);
   EveryCell::call(stack.cell, [&](auto tag) {
-    using Unit = UnitFunctions<typename decltype(tag)::Type, T>;
-    T unit[Unit::K], target[Unit::S];
-    for (int k = 0; k < Unit::P; ++k) unit[k] = p[k * H];
-    for (int k = 0; k < Unit::S; ++k) unit[Unit::P + k] = s[k * part];
-    for (int k = 0; k < Unit::Q; ++k) unit[Unit::P + Unit::S + k] = w[k * H + u];
-    Unit::step(unit, target);
-    for (int k = 0; k < Unit::S; ++k) next[k * part] = target[k];
+    using Units = CellRows<typename decltype(tag)::Type, T>;
+    const Place at = {0, u};
+    T unit[Units::K], target[Units::S];
+    Units::arguments(at, H, {p, H, {}}, {s, part, {}}, w, unit);
+    Units::Unit::step(unit, target);
+    store<Units::S>(target, at, UnitArray<T>{next, part, {}});
   });
 }
 
@@ -209,18 +209,18 @@ struct SteppedPoints {
     const T *p = stack.gate(layer, t, b), *s = stack.state(layer, t, b), *w = stack.layers[layer].unit;
     EveryCell::call(stack.cell, [&](auto tag) {
       using Cell = typename decltype(tag)::Type;
-      using Unit = UnitFunctions<Cell, T>;
+      using Units = CellRows<Cell, T>;
       for (Index u = lane(); u < H; u += 32) {
-        T unit[Unit::K], target[Unit::S * Unit::K];
-        for (int k = 0; k < Unit::P; ++k) unit[k] = p[k * H + u];
-        for (int k = 0; k < Unit::S; ++k) unit[Unit::P + k] = s[k * part + u];
-        for (int k = 0; k < Unit::Q; ++k) unit[Unit::P + Unit::S + k] = w[k * H + u];
-        Unit::linearize(unit, target);
-        for (int k = 0; k < Unit::S * Unit::K; ++k) coefficients[k * H + u] = target[k];
+        const Place at = {0, u};
+        T unit[Units::K], target[Units::S * Units::K];
+        Units::arguments(at, H, {p, H, {}}, {s, part, {}}, w, unit);
+        Units::Unit::linearize(unit, target);
+        store<Units::S * Units::K>(target, at, UnitArray<T>{coefficients, H, {}});
         if constexpr (Cell::kDerived) {
-          T derived[Unit::S - 1 + Unit::Q];
-          Unit::derive_linearize(unit + Unit::P, derived);
-          for (int k = 0; k < Unit::S - 1 + Unit::Q; ++k) slopes[k * H + u] = derived[k];
+          constexpr int kSlopes = Units::S - 1 + Units::Q;
+          T derived[kSlopes];
+          Units::Unit::derive_linearize(unit + Units::P, derived);
+          store<kSlopes>(derived, at, UnitArray<T>{slopes, H, {}});
         }
       }
     });
