@@ -43,6 +43,16 @@ def emulated_cuda(seed: int = 0) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def mishap(stalled: int = -1, lost: int = -1) -> Iterator[None]:
+    """Inside, a block hardly gets a turn, or the publication of that number, counted from 0, is not written."""
+    module().set_mishaps(stalled, lost)
+    try:
+        yield
+    finally:
+        module().set_mishaps(-1, -1)
+
+
 @dataclass(frozen=True)
 class CudaDevice:
     """What runs the device code of a test: "emulated", where CPU tensors stand for the device's, or "cuda"."""

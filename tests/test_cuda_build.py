@@ -24,6 +24,8 @@ REDUCTION = "CUDA's sine and cosine reduce large arguments by a table in local m
 MAY_USE_LOCAL_MEMORY = {
     "radius_kernel": SERIAL,
     "forward_radii_kernel": SERIAL,
+    "walk_kernel": REDUCTION,
+    "walk_back_kernel": REDUCTION,
     "RadiusIteration": SERIAL,
     "feed_forward3Sin": REDUCTION,
     "feed_forward3Cos": REDUCTION,

@@ -2,19 +2,19 @@
 
 import pytest
 import torch
-from emulated import CudaDevice, emulated_cuda
+from emulated import CudaDevice, emulated_cuda, mishap
 from networks import CELL_DIRECTIONS, normal, stack, states_of
 
 import lsc_ext as lsc
-from lsc_ext import backends, fused
-from lsc_ext.estimate import Status
-from lsc_ext.estimators import run_krylov
-from lsc_ext.fused import forward_radii, why_not_fused
+from lsc_ext import backends
+from lsc_ext.estimate import Status, concatenate
+from lsc_ext.estimators import Found, run_krylov
+from lsc_ext.fused import DIRECTIONS, Points, forward_radii, why_not_fused
 from lsc_ext.nn.recurrent import read_weights
 from lsc_ext.operator import StepOperator
 
 STEPS, BATCH, INPUTS = 3, 2, 4
-FUSED = [(cell, direction) for cell, direction in CELL_DIRECTIONS if direction in ("time", "diagonal")]
+FUSED = [(cell, direction) for cell, direction in CELL_DIRECTIONS if direction in DIRECTIONS]
 
 
 class Problem:
@@ -34,10 +34,9 @@ class Problem:
         first = 0 if direction == "time" else 1
         self.points = torch.cartesian_prod(torch.arange(first, layers), torch.arange(steps), torch.arange(batch))
 
-    def fused(self, **options):
-        return forward_radii(
-            self.x, self.initial, self.weights, self.cell, self.points, direction=self.direction, **options
-        )
+    def fused(self, vectors=None, **options):
+        points = Points(self.points, vectors)
+        return forward_radii(self.x, self.initial, self.weights, self.cell, points, direction=self.direction, **options)
 
     def apart_states(self):
         return lsc.ops.recurrent(self.x, self.initial, self.weights, self.cell)[0]
@@ -45,26 +44,50 @@ class Problem:
     def apart(self, num_matvecs=600, tol=1e-3, seed=0):
         """The same by two passes: states, gates and the radius, status and products of every point."""
         states, gates = lsc.ops.recurrent(self.x, self.initial, self.weights, self.cell)
-        parts = []
+        parts, lefts = [], []
         for layer in self.points[:, 0].unique().tolist():
             mine = (self.points[:, 0] == layer).nonzero().squeeze(1)
             operator = StepOperator(
                 self.cell, self.x, states, gates, self.weights, layer, self.direction, self.points[mine, 1:]
             )
-            estimate, _ = run_krylov(operator, num_matvecs, tol, seed, vectors=False, first=int(mine[0]))
-            parts.append(estimate)
-        joined = [torch.cat([getattr(p, name) for p in parts]) for name in ("radius", "status", "num_matvecs")]
-        return states, gates, joined
+            parts.append(run_krylov(operator, num_matvecs, tol, seed, vectors=True, first=int(mine[0])))
+            lefts.append(
+                run_krylov(
+                    operator,
+                    num_matvecs,
+                    tol,
+                    seed + 1,
+                    vectors=True,
+                    targets=parts[-1][0].eigenvalue.to(torch.complex128),
+                    first=int(mine[0]),
+                )
+            )
+        return (
+            states,
+            gates,
+            *(Found(concatenate([e for e, _ in p]), torch.cat([v for _, v in p])) for p in (parts, lefts)),
+        )
+
+
+def assert_same_estimate(found, wanted, chosen=...):
+    for name in ("radius", "residual", "status", "num_matvecs", "eigenvalue", "condition"):
+        part, other = getattr(found, name)[chosen], getattr(wanted, name)[chosen]
+        if part.is_complex():
+            part, other = torch.view_as_real(part), torch.view_as_real(other)
+        assert torch.equal(part.nan_to_num(nan=-1), other.nan_to_num(nan=-1)), name
 
 
 def assert_same(problem, **options):
-    states, gates, found = problem.fused(**options)
-    wanted_states, wanted_gates, (radius, status, num_matvecs) = problem.apart(**options)
+    states, gates, found = problem.fused(pairs=True, **options)
+    wanted_states, wanted_gates, wanted, wanted_left = problem.apart(**options)
     assert torch.equal(states, wanted_states)
     assert torch.equal(gates, wanted_gates)
-    assert torch.equal(found.status, status)
-    assert torch.equal(found.num_matvecs, num_matvecs)
-    assert torch.equal(found.radius.nan_to_num(nan=-1), radius.nan_to_num(nan=-1))
+    assert_same_estimate(found.estimate, wanted.estimate)
+    assert torch.equal(found.right, wanted.right)
+    radius = wanted.estimate.radius
+    chosen = radius.isfinite() & (radius > 0)
+    assert_same_estimate(found.left_estimate, wanted_left.estimate, chosen)
+    assert torch.equal(found.left[chosen], wanted_left.right[chosen])
 
 
 @pytest.mark.parametrize(("cell", "direction"), FUSED)
@@ -78,14 +101,18 @@ def test_sizes_and_precisions(cuda_device, hidden, precision):
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
-        assert_same(Problem(cuda_device, "gru", "time", hidden, dtype=torch.float32))
+        problem = Problem(cuda_device, "gru", "time", hidden, dtype=torch.float32)
+        problem.points = problem.points[::3]
+        assert_same(problem)
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize("batch", [1, 9])
+@pytest.mark.parametrize("batch", [1, 9, 65])
 def test_batches(cuda_device, batch):
-    assert_same(Problem(cuda_device, "lstm", "time", 17, 1, batch))
+    problem = Problem(cuda_device, "lstm", "time", 17, 1, batch)
+    problem.points = problem.points[:: 1 + batch // 16]
+    assert_same(problem)
 
 
 def test_it_is_one_launch(cuda_device):
@@ -101,12 +128,12 @@ def test_it_is_one_launch(cuda_device):
 
 def test_the_order_of_threads_and_of_points_changes_nothing(cuda_device):
     problem = Problem(cuda_device, "gru", "time", 17)
-    _, _, first = problem.fused()
+    first = problem.fused()[2].estimate
     shuffled = torch.randperm(len(problem.points))
     problem.points = problem.points[shuffled]
     for seed in (1, 2):
         cuda_device.reseed(seed)
-        _, _, again = problem.fused(vectors=shuffled)
+        again = problem.fused(vectors=shuffled)[2].estimate
         assert torch.equal(again.radius, first.radius[shuffled.to(first.radius.device)])
         assert torch.equal(again.num_matvecs, first.num_matvecs[shuffled.to(first.radius.device)])
 
@@ -116,13 +143,13 @@ def test_no_points_is_a_forward_pass(cuda_device):
     problem.points = problem.points[:0]
     states, _, found = problem.fused()
     assert torch.equal(states, problem.apart_states())
-    assert found.radius.shape == (0,)
+    assert found.estimate.radius.shape == (0,)
 
 
 def test_states_that_are_not_finite_reach_their_points_alone(cuda_device):
     problem = Problem(cuda_device, "gru", "time")
     problem.x[1, 1] = float("nan")
-    _, _, found = problem.fused()
+    found = problem.fused()[2].estimate
     _, t, b = problem.points.unbind(1)
     reached = ((t >= 1) & (b == 1)).to(found.status.device)
     assert torch.equal(found.status == Status.nonfinite, reached)
@@ -131,7 +158,6 @@ def test_states_that_are_not_finite_reach_their_points_alone(cuda_device):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"batch": 65}, "a batch of more than 64"),
         ({"layers": 17}, "more than 16 layers"),
         ({"hidden": 600}, "weights that the blocks of the device do not hold"),
         ({"steps": 0}, "no steps"),
@@ -151,16 +177,42 @@ def test_points_outside_are_refused(cuda_device, point):
     problem.points = torch.tensor([point])
     with pytest.raises(ValueError, match=r"points: expected \[N, 3\] of layers 0 .. 1, steps below 3"):
         problem.fused()
-    problem.direction = "depth"
-    with pytest.raises(ValueError, match="direction: expected time or diagonal, got 'depth'"):
+    problem.direction = "input"
+    with pytest.raises(ValueError, match="direction: expected time, depth or diagonal, got 'input'"):
         problem.fused()
 
 
 def test_a_barrier_that_another_launch_left_halfway_is_an_error(monkeypatch):
     with emulated_cuda():
         problem = Problem(CudaDevice("emulated"), "gru", "time")
-        monkeypatch.setattr(fused, "_barrier", lambda backend: torch.full((2,), 99, dtype=torch.int32))
+        halfway = torch.full((2,), 99, dtype=torch.int32)
+        monkeypatch.setattr(backends.CudaBackend, "_barrier", lambda backend: halfway)
         with pytest.raises(RuntimeError, match="grid barrier: expected a state that was zero once"):
+            problem.fused()
+
+
+@pytest.mark.parametrize("block", [0, 3, 7])
+def test_a_block_that_stalls_holds_up_but_changes_nothing(block):
+    with emulated_cuda():
+        problem = Problem(CudaDevice("emulated"), "gru", "time", 17)
+        states, _, first = problem.fused()
+        with mishap(stalled=block):
+            again_states, _, again = problem.fused()
+        assert torch.equal(again_states, states)
+        assert_same_estimate(again.estimate, first.estimate)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_step_that_is_not_announced_is_an_error_and_not_a_hang(steps):
+    """The walk is done, but a point waits for the count of its layer's steps."""
+    with emulated_cuda():
+        # One block walks, 5 units for each step, whose counts come last; what it is fed is counted after each step.
+        problem = Problem(CudaDevice("emulated"), "rnn_tanh", "time", 5, 1, batch=1, steps=steps)
+        counted = 1 + steps * (1 + 5)  # the grid barrier comes first
+        lost = r"kernel forward_radii.*deadlock.*waiting.*walk_role\.h"
+        with mishap(lost=counted), pytest.raises(RuntimeError, match=lost):
+            problem.fused()
+        with mishap(lost=counted + 1):  # which there is not
             problem.fused()
 
 
@@ -168,23 +220,20 @@ def test_on_the_cpu_there_is_no_launch():
     assert why_not_fused(torch.zeros(2, 2, 3), torch.zeros(1, 1, 2, 5), "gru") == "a tensor of the CPU"
 
 
+def model_on(device, cell="gru", hidden=35, layers=2):
+    model = stack(cell, INPUTS, hidden, layers, gain=2)
+    return model if device.name == "emulated" else model.cuda()
+
+
 @pytest.mark.parametrize("directions", [("time",), ("depth", "diagonal", "time")])
-@pytest.mark.parametrize("max_points", [None, 3])
-def test_radii_takes_one_launch_and_gives_the_same_bits(cuda_device, directions, max_points):
-    model = stack("gru", INPUTS, 35, 2, gain=2)
-    model = model if cuda_device.name == "emulated" else model.cuda()
-    x = cuda_device.tensor(normal(STEPS, BATCH, INPUTS))
+@pytest.mark.parametrize("options", [{}, {"max_points": 3}, {"time_chunk": 2}, {"time_chunk": 1, "max_points": 2}])
+def test_radii_takes_one_launch_and_gives_the_same_bits(cuda_device, directions, options):
+    model, x = model_on(cuda_device), cuda_device.tensor(normal(STEPS, BATCH, INPUTS))
 
     def measured(impl):
+        generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            return lsc.radii(
-                model,
-                x,
-                directions=directions,
-                max_points=max_points,
-                impl=impl,
-                generator=torch.Generator().manual_seed(0),
-            )
+            return lsc.radii(model, x, directions=directions, impl=impl, generator=generator, **options)
 
     found, expected = measured("auto"), measured("generic")
     assert (found.implementation, expected.implementation) == ("fused", "generic")
@@ -194,21 +243,61 @@ def test_radii_takes_one_launch_and_gives_the_same_bits(cuda_device, directions,
             assert torch.equal(getattr(found[direction], part), getattr(expected[direction], part)), part
 
 
+@pytest.mark.parametrize(("cell", "direction"), [("gru", "time"), ("lstm", "depth"), ("rnn_relu", "diagonal")])
+def test_gradients_of_radii_are_those_of_two_passes(cuda_device, cell, direction):
+    model, x = model_on(cuda_device, cell), cuda_device.tensor(normal(STEPS, BATCH, INPUTS))
+
+    def gradients(impl):
+        model.zero_grad()
+        generator = torch.Generator().manual_seed(0)
+        report = lsc.radii(model, x, directions=(direction,), impl=impl, generator=generator)
+        report[direction].radius.sum().backward()
+        assert report.implementation == impl
+        return report, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    report, found = gradients("fused")
+    expected_report, expected = gradients("generic")
+    assert torch.equal(report[direction].radius, expected_report[direction].radius)
+    assert torch.equal(report[direction].growth_gradient, expected_report[direction].growth_gradient)
+    assert not report[direction].growth_gradient.all()
+    assert found.keys() == expected.keys()
+    for name in found:
+        assert torch.equal(found[name], expected[name]), name
+
+
+def test_left_vectors_come_with_the_radii(cuda_device):
+    """Of a gradient, what two passes add is left out: a backward pass launches no iteration."""
+    model, x = model_on(cuda_device), cuda_device.tensor(normal(STEPS, BATCH, INPUTS))
+    functions = backends.backend_of(x).functions
+    counts = {}
+    for impl in ("fused", "generic"):
+        report = lsc.radii(model, x, directions=("time",), impl=impl, generator=torch.Generator().manual_seed(0))
+        before = functions.launches()
+        report["time"].radius.sum().backward()
+        counts[impl] = functions.launches() - before
+    # An iteration is two launches, one to reset its queue, for each of two layers.
+    assert counts["generic"] - counts["fused"] == 4
+
+
 def test_radii_say_why_there_is_no_one_launch(cuda_device):
-    model = stack("gru", INPUTS, 35, 2)
-    model = model if cuda_device.name == "emulated" else model.cuda()
-    x = cuda_device.tensor(normal(STEPS, BATCH, INPUTS))
-    with pytest.raises(ValueError, match="'fused', got time: recorded gradients"):
-        lsc.radii(model, x, directions=("time",), impl="fused")
+    model, x = model_on(cuda_device), cuda_device.tensor(normal(STEPS, BATCH, INPUTS))
+    with pytest.raises(ValueError, match="'fused', got time: a tol of 0 while gradients are recorded"):
+        lsc.radii(model, x, directions=("time",), impl="fused", tol=0.0)
+    with pytest.raises(ValueError, match="'fused', got time: gradients through the states"):
+        lsc.radii(model, x, directions=("time",), impl="fused", through_states=True)
     with torch.no_grad():
         for options, words in (
-            ({"directions": ("depth",)}, "depth: direction 'depth'"),
+            ({"directions": ("input",)}, "input: direction 'input'"),
             ({"directions": ("time",), "method": "power"}, "time: radii by method 'power' without an iteration"),
-            ({"directions": ("time",), "time_chunk": 2}, "time: a time_chunk"),
         ):
             with pytest.raises(ValueError, match=words):
                 lsc.radii(model, x, impl="fused", **options)
-        assert lsc.radii(model, x, directions=("depth",)).implementation == "generic"
+        with (
+            backends.launches_apart(),
+            pytest.raises(ValueError, match="launches for every step, which were asked for"),
+        ):
+            lsc.radii(model, x, impl="fused")
+        assert lsc.radii(model, x, directions=("input",)).implementation == "generic"
 
 
 def test_a_direction_without_layers_is_left_to_two_passes(cuda_device):

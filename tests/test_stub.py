@@ -13,7 +13,7 @@ from lsc_ext import _C
 
 STUBS = Path(__file__).parent.parent / "python" / "lsc_ext" / "_C"
 # What the emulated module has beside the functions of a device.
-EMULATION = {"set_seed", "set_tensor_cores"}
+EMULATION = {"set_mishaps", "set_seed", "set_tensor_cores"}
 
 
 def _signatures(source: str) -> dict[str, list[str]]:

@@ -1,8 +1,8 @@
 """Which compiled code runs the operations of a tensor, and what each of its calls takes beside the data.
 
-A CPU call ends with a number of threads. A CUDA call ends with an ``Execution``: device, stream, precision of products
-and a workspace; without a workspace it does nothing and tells how many bytes it needs. What is wrong with a device is
-said before anything is launched on it. docs/howto/cuda.md
+A CPU call ends with a number of threads. A CUDA call ends with an ``Execution``: device, stream, precision of products,
+a workspace and the state of grid barriers; without a workspace it does nothing and tells how many bytes it needs. What
+is wrong with a device is said before anything is launched on it. docs/howto/cuda.md
 """
 
 from __future__ import annotations
@@ -80,11 +80,36 @@ class CudaBackend:
 
     def execution(self, precision: str | None = None, workspace: tuple[int, int] | None = None) -> Any:
         """What a function of :attr:`functions` ends in: ``workspace`` is address and size in bytes, None to count."""
+        barrier = None if _APART.get() else self._barrier().data_ptr()
         precision = _PRECISIONS[torch.get_float32_matmul_precision()] if precision is None else precision
         index = 0
         if self.device.type == "cuda":
             index = torch.cuda.current_device() if self.device.index is None else self.device.index
-        return self.functions.Execution(index, self.stream(), precision, workspace)
+        return self.functions.Execution(index, self.stream(), precision, workspace, barrier)
+
+    def _barrier(self) -> Tensor:
+        place = self.device, self.stream()
+        if place not in _BARRIERS:
+            _BARRIERS[place] = torch.zeros(2, dtype=torch.int32, device=self.device)
+        return _BARRIERS[place]
+
+
+#: Of every device and stream, the state of its grid barrier, which a launch leaves as it found it.
+_BARRIERS: dict[tuple[torch.device, int], Tensor] = {}
+_APART: contextvars.ContextVar[bool] = contextvars.ContextVar("apart", default=False)
+
+
+@contextlib.contextmanager
+def launches_apart() -> Iterator[None]:
+    """Inside, no CUDA launch does the work of several: each step of a layer has launches of its own.
+
+    For comparisons; the numbers are the same.
+    """
+    token = _APART.set(True)
+    try:
+        yield
+    finally:
+        _APART.reset(token)
 
 
 _EMULATED: contextvars.ContextVar[tuple[Any, str] | None] = contextvars.ContextVar("emulated", default=None)

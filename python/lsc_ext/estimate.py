@@ -112,6 +112,11 @@ class RadiusEstimate:
             **{name: getattr(self, name).expand(count) for name in names},
         )
 
+    def select(self, points: Tensor | slice) -> RadiusEstimate:
+        """Some of N points."""
+        names = ("radius", "residual", "status", "num_matvecs", "eigenvalue", "condition")
+        return replace(self, **{name: getattr(self, name)[points] for name in names})
+
     def reshape(self, *shape: int) -> RadiusEstimate:
         """Every tensor in another shape."""
         names = ("radius", "residual", "status", "num_matvecs", "eigenvalue", "condition")

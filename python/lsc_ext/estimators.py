@@ -18,11 +18,23 @@ from lsc_ext.operator import JacobianOperator
 
 @dataclass
 class Found:
-    """An estimate and, where they are known, its vectors as [N, 2, n]: real part, imaginary part."""
+    """An estimate and, where they are known, its vectors as [N, 2, n]: real part, imaginary part.
+
+    Left vectors that an iteration found have an estimate of their own.
+    """
 
     estimate: RadiusEstimate
     right: Tensor | None = None
     left: Tensor | None = None
+    left_estimate: RadiusEstimate | None = None
+
+    def __getitem__(self, points: slice) -> Found:
+        return Found(
+            self.estimate.select(points),
+            None if self.right is None else self.right[points],
+            None if self.left is None else self.left[points],
+            None if self.left_estimate is None else self.left_estimate.select(points),
+        )
 
 
 def krylov(operator: JacobianOperator, budget: int, tol: float, seed: int, first: int, vectors: bool) -> Found:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from lsc_ext import ops
 from lsc_ext.estimate import RadiusEstimate, concatenate
 from lsc_ext.frobenius import frobenius_radius
+from lsc_ext.fused import Points
 from lsc_ext.operator import DIRECTIONS, JacobianOperator, SubmatrixOperator, eval_mode
-from lsc_ext.spectral import DEFAULT_MATVECS, check_options, estimate_radius, seed_from
+from lsc_ext.spectral import DEFAULT_MATVECS, check_options, estimate_radius, seed_from, with_found
 from lsc_ext.trajectory import Trajectory, trajectory_of
 
 SQUARES = ("frobenius", "subsample")
@@ -186,32 +187,30 @@ def radii(
         parts: dict[tuple[str, int], list[RadiusEstimate]] = {(d, k): [] for d in names for k in layers[d]}
         if sampled:
             chosen = {key: torch.randperm(population, generator=sampler)[:max_points].sort().values for key in parts}
-        whole = "recorded gradients" if recorded else "a time_chunk" if time_chunk is not None else ""
-        launched = _one_launch(trajectory, [d for d in names if layers[d]], method, impl, whole)
-        in_one: RadiusEstimate | None = None
-        if launched is not None:
-            of_layers = {k: _points_of(trajectory, 0, chosen.get((launched, k)))[0] for k in layers[launched]}
-            in_one = trajectory.fused_radii(
-                launched,
-                torch.cat([nn.functional.pad(points, (1, 0), value=k) for k, points in of_layers.items()]),
-                torch.cat([torch.arange(len(points)) for points in of_layers.values()]),
-                torch.cat(
-                    [
-                        torch.full((len(points),), _seed_of(seed, names.index(launched), k))
-                        for k, points in of_layers.items()
-                    ]
-                ),
-                num_matvecs or DEFAULT_MATVECS,
-                tol,
-            )
+        launched = _one_launch(trajectory, [d for d in names if layers[d]], method, impl, recorded, tol)
         pieces = iter([(0, trajectory)]) if recorded else trajectory.pieces(time_chunk)
         for first_step, piece in pieces:
+            of_piece = {key: _points_of(piece, first_step, chosen.get(key)) for key in parts}
+            seeds = {key: _seed_of(seed, names.index(key[0]), key[1]) for key in parts}
+            if launched is not None:
+                own = {key: points for key, points in of_piece.items() if key[0] == launched}
+                in_one = _points_in_one(own, seeds)
+                found_in_one = piece.fused_radii(launched, in_one, num_matvecs or DEFAULT_MATVECS, tol, recorded)
+            taken = 0
             for (direction, layer), found in parts.items():
-                if direction == launched:
-                    continue
-                own_seed = _seed_of(seed, names.index(direction), layer)
-                points, number = _points_of(piece, first_step, chosen.get((direction, layer)))
+                points, number = of_piece[direction, layer]
                 if points.shape[0] == 0 < population:
+                    continue
+                if direction == launched:
+                    these = found_in_one[taken : taken + points.shape[0]]
+                    taken += points.shape[0]
+                    found.append(
+                        with_found(
+                            piece.operator(direction, layer, points), these, num_matvecs, tol, seeds[direction, layer]
+                        )
+                        if recorded
+                        else these.estimate
+                    )
                     continue
                 most = None if recorded else piece.points_at_once(direction, layer)
                 for block in points.split(most or max(1, points.shape[0])):
@@ -223,7 +222,7 @@ def radii(
                             method,
                             num_matvecs,
                             tol,
-                            own_seed,
+                            seeds[direction, layer],
                             square,
                             number,
                         )
@@ -234,8 +233,6 @@ def radii(
     for direction in names:
         found = [part for layer in layers[direction] for part in parts[direction, layer]]
         joined = concatenate(found) if found else _nothing(inputs, method)
-        if direction == launched and in_one is not None:
-            joined = in_one
         indices = [_pairs(chosen[direction, layer], trajectory.batch) for layer in layers[direction]] if sampled else []
         estimates[direction] = replace(
             joined.reshape(len(layers[direction]), *shape),
@@ -245,10 +242,14 @@ def radii(
     return RadiusReport(estimates, layers, "generic" if launched is None else "fused")
 
 
-def _one_launch(trajectory: Trajectory, names: Sequence[str], method: str, impl: str, whole: str) -> str | None:
+def _one_launch(
+    trajectory: Trajectory, names: Sequence[str], method: str, impl: str, recorded: bool, tol: float
+) -> str | None:
     """The first direction whose radii are found in one launch with the forward pass; None for two passes."""
     if impl == "generic":
         return None
+    # Left vectors, which have a tolerance of their own then, are found in that launch too.
+    whole = "a tol of 0 while gradients are recorded" if recorded and tol == 0 else ""
     reasons = {direction: whole or trajectory.why_not_fused(direction, method) for direction in names}
     launched = next((direction for direction, reason in reasons.items() if not reason), None)
     if impl == "fused" and launched is None:
@@ -257,6 +258,17 @@ def _one_launch(trajectory: Trajectory, names: Sequence[str], method: str, impl:
             + "; ".join(f"{direction}: {reason}" for direction, reason in reasons.items())
         )
     return launched
+
+
+def _points_in_one(
+    points: Mapping[tuple[str, int], tuple[Tensor, int]], seeds: Mapping[tuple[str, int], int]
+) -> Points:
+    """The points of several layers, each (t, b) and the number of the first, for one launch."""
+    return Points(
+        torch.cat([nn.functional.pad(each, (1, 0), value=layer) for (_, layer), (each, _) in points.items()]),
+        torch.cat([torch.arange(number, number + len(each)) for each, number in points.values()]),
+        torch.cat([torch.full((len(each),), seeds[key]) for key, (each, _) in points.items()]),
+    )
 
 
 def _seed_of(seed: int, direction: int, layer: int) -> int:

@@ -92,22 +92,13 @@ class GradientProblem:
         assert self.found.right is not None
         right = torch.view_as_complex(self.found.right[index].double().movedim(1, -1).contiguous())
         value = self.estimate.eigenvalue[index].to(torch.complex128)
-        if self.found.left is not None:
+        if self.found.left is not None and self.found.left_estimate is None:
             left = torch.view_as_complex(self.found.left[index].double().movedim(1, -1).contiguous())
             agreed = torch.ones(index.shape[0], dtype=torch.bool, device=index.device)
             residual = torch.zeros(index.shape[0], dtype=torch.float64, device=index.device)
         else:
             known = value.isfinite() & (torch.linalg.vector_norm(right, dim=1) > 0)
-            estimate, vectors = run_krylov(
-                self.operator,
-                self.budget,
-                self.tol,
-                self.seed + 1,
-                vectors=True,
-                index=index,
-                targets=torch.where(known, value, torch.zeros_like(value)),
-            )
-            assert vectors is not None
+            estimate, vectors = self._left_vectors(index, torch.where(known, value, torch.zeros_like(value)))
             left = torch.view_as_complex(vectors.double().movedim(1, -1).contiguous())
             agreed = known & (estimate.residual < self.tol)
             agreed &= (estimate.eigenvalue - value).abs() <= 2 * self.tol * value.abs()
@@ -119,6 +110,16 @@ class GradientProblem:
         safe = torch.where(agreed, overlap, torch.ones_like(overlap))
         scaled = left * (value.conj() / value.abs() / safe).unsqueeze(1)
         return agreed, split(scaled, self.operator.dtype), split(right, self.operator.dtype)
+
+    def _left_vectors(self, index: Tensor, targets: Tensor) -> tuple[RadiusEstimate, Tensor]:
+        """Of those points, of eigenvalues near ``targets``: found before with the radii, or now."""
+        if self.found.left is not None and self.found.left_estimate is not None:
+            return self.found.left_estimate.select(index), self.found.left[index]
+        estimate, vectors = run_krylov(
+            self.operator, self.budget, self.tol, self.seed + 1, vectors=True, index=index, targets=targets
+        )
+        assert vectors is not None
+        return estimate, vectors
 
     def _growth_pairs(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The relative derivative of (|J^k v| / |v|)^(1/k), v held fixed, times the radius: k pairs for each point."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lsc_ext import ops
 from lsc_ext.estimate import RadiusEstimate, concatenate
-from lsc_ext.estimators import closed_form, dense, from_eigenvalues, krylov, power
+from lsc_ext.estimators import Found, closed_form, dense, from_eigenvalues, krylov, power
 from lsc_ext.operator import ConcatenatedOperator, ConstantOperator, JacobianOperator, MatrixOperator
 from lsc_ext.radius_gradient import GradientProblem, refuse_tangents, with_gradient
 
@@ -112,7 +112,7 @@ def estimate_radius(
         exact = "dense" if operator.columns <= DENSE_LIMIT else "krylov"
         method = "closed form" if operator.is_diagonal else exact
     refuse_tangents(operator)
-    differentiable = torch.is_grad_enabled() and any(p.requires_grad for p in operator.parameters)
+    differentiable = _is_differentiable(operator)
     budget = num_matvecs or (DEFAULT_POWER_MATVECS if method == "power" else DEFAULT_MATVECS)
     with torch.no_grad():
         if method == "closed form":
@@ -124,9 +124,18 @@ def estimate_radius(
         else:
             found = krylov(operator, budget, tol, seed, first, differentiable)
     operator.release()
+    return with_found(operator, found, budget, tol, seed)
+
+
+def _is_differentiable(operator: JacobianOperator) -> bool:
+    return torch.is_grad_enabled() and any(p.requires_grad for p in operator.parameters)
+
+
+def with_found(operator: JacobianOperator, found: Found, budget: int | None, tol: float, seed: int) -> RadiusEstimate:
+    """What was found of an operator, differentiable with respect to its parameters."""
     estimate = found.estimate
-    if not differentiable:
+    if not _is_differentiable(operator):
         return estimate
     estimate = replace(estimate, growth_gradient=torch.zeros_like(estimate.status, dtype=torch.bool))
-    problem = GradientProblem(operator, found, estimate, budget, tol or PAIRING_TOL, seed)
+    problem = GradientProblem(operator, found, estimate, budget or DEFAULT_MATVECS, tol or PAIRING_TOL, seed)
     return with_gradient(problem, operator.parameters)

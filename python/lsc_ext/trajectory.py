@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lsc_ext.estimate import RadiusEstimate
+from lsc_ext.estimators import Found
+from lsc_ext.fused import Points
 from lsc_ext.operator import DIRECTIONS, JacobianOperator, eval_mode
 
 Readout = Callable[[Tensor], Tensor]
@@ -110,10 +111,10 @@ class Trajectory(ABC):
         """Why the model cannot run and its radii along ``direction`` be found in one launch; "" where they can."""
         return f"a {type(self).__name__}"
 
-    def fused_radii(
-        self, direction: str, points: Tensor, vectors: Tensor, seeds: Tensor, num_matvecs: int, tol: float
-    ) -> RadiusEstimate:
+    def fused_radii(self, direction: str, points: Points, num_matvecs: int, tol: float, pairs: bool) -> Found:
         """Runs the model and finds radii in one launch, as :func:`lsc_ext.fused.forward_radii` has it.
+
+        What is found may have ``pairs`` of vectors, for gradients.
 
         Raises:
             ValueError: :meth:`why_not_fused` has a reason.

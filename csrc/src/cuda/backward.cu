@@ -1,14 +1,16 @@
-// The backward pass of a stack, a launch at a time: top layer first, the transposed Jacobian of every step from the
-// last to the first; then what sums over all steps.
+// The backward pass of a stack: the transposed Jacobian of every step from the last to the first, of all layers in one
+// launch or of each from the top in launches of its own; then what sums over all steps.
 #include "cuda/backward.h"
+#include "cuda/cells.h"
 #include "cuda/fed_blocks.h"
+#include "cuda/fused/walk_back.h"
 #include "cuda/launch.h"
 #include "cuda/rows.h"
 
 namespace lsc::cuda {
 
 template <class T>
-void backward(Execution& execution, const CellShape& cell, const CellLaunches<T>& launches,
+void backward(Execution& execution, const std::string& cell_name, const CellShape& cell,
               const std::vector<LayerParameters<const T>>& layers, const Trajectory<T>& trajectory, T* state_gradients,
               T* x_gradient, const std::vector<LayerParameters<T>>& gradients) {
   const StackShape& shape = trajectory.shape;
@@ -17,8 +19,12 @@ void backward(Execution& execution, const CellShape& cell, const CellLaunches<T>
   const bool scattered = cell.states > 1;
   Trajectory<T> flowing = trajectory;
   flowing.states = state_gradients;  // the same addresses, in the gradient's memory
-  T* const gate_gradients = execution.workspace.take<T>(rows * row_size);   // [T, B, P, H]
-  T* const unit_gradients = execution.workspace.take<T>(rows * unit_size);  // [T, B, Q, H]
+  if (sizeof(T) == sizeof(float)) require_precision(execution);
+  const Plan plan = plan_walk_back<T>(execution, cell_name, cell, shape);
+  const bool in_one = plan.reason.empty() && plan.pays;
+  const Index kept = in_one ? shape.L : 1;                                   // layers whose gradients there are at once
+  T* const all_gates = execution.workspace.take<T>(kept * rows * row_size);  // [kept, T, B, P, H]
+  T* const all_units = execution.workspace.take<T>(kept * rows * unit_size);  // [kept, T, B, Q, H]
   T* const side_by_side = execution.workspace.take<T>(scattered ? rows * H : 0);
   T* const partial = execution.workspace.take<T>(slices_of(rows) * std::max(row_size, unit_size));
   if (execution.workspace.counting()) return;
@@ -37,11 +43,16 @@ void backward(Execution& execution, const CellShape& cell, const CellLaunches<T>
   };
 
   const FedBlocks by_input = fed_blocks(cell, &Feed::input), by_state = fed_blocks(cell, &Feed::recurrent);
+  const CellLaunches<T>& launches = cell_launches<T>(cell_name);
+  if (in_one)
+    walk_backward(execution, plan, cell_name, cell, layers, trajectory, state_gradients, all_gates, all_units);
   for (Index l = shape.L - 1; l >= 0; --l) {
+    T* const gate_gradients = all_gates + (in_one ? l : 0) * rows * row_size;
+    T* const unit_gradients = all_units + (in_one ? l : 0) * rows * unit_size;
     const LayerParameters<const T>& layer = layers[std::size_t(l)];
     const LayerParameters<T>& gradient = gradients[std::size_t(l)];
     const Index n = shape.input_size(l);
-    for (Index t = shape.T - 1; t >= 0; --t) {
+    for (Index t = shape.T - 1; t >= 0 && !in_one; --t) {
       T* dp = gate_gradients + t * B * row_size;
       T* before = flowing.state(l, t, 0);
       launches.pull(execution, B, H, {trajectory.gate(l, t, 0), H, {row_size}}, {trajectory.state(l, t, 0), B * H, {H}},
@@ -66,6 +77,7 @@ void backward(Execution& execution, const CellShape& cell, const CellLaunches<T>
     }
 
     // What the layer was fed: x_gradient, or an addition to the flow of the layer below.
+    if (l > 0 && in_one) continue;
     T* const below = l == 0 ? nullptr : flowing.state(l - 1, 1, 0);
     T* const target = l == 0 ? x_gradient : scattered ? side_by_side : below;
     multiply_blocks_transposed<T>(execution, by_input, rows, H, n, gate_gradients, row_size, layer.weight_ih,
@@ -74,10 +86,10 @@ void backward(Execution& execution, const CellShape& cell, const CellLaunches<T>
   }
 }
 
-template void backward(Execution&, const CellShape&, const CellLaunches<float>&,
+template void backward(Execution&, const std::string&, const CellShape&,
                        const std::vector<LayerParameters<const float>>&, const Trajectory<float>&, float*, float*,
                        const std::vector<LayerParameters<float>>&);
-template void backward(Execution&, const CellShape&, const CellLaunches<double>&,
+template void backward(Execution&, const std::string&, const CellShape&,
                        const std::vector<LayerParameters<const double>>&, const Trajectory<double>&, double*, double*,
                        const std::vector<LayerParameters<double>>&);
 

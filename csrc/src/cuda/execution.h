@@ -39,12 +39,15 @@ class Workspace {
   std::size_t taken_ = 0;
 };
 
-// One call. A function over it takes all its pieces of `workspace` first and returns where that is counting.
+// One call. A function over it takes all its pieces of `workspace` first and returns where that is counting. `barrier`
+// [2] is the state of grid barriers, zero before its first use and used by one launch at a time; without it, no launch
+// does the steps of others.
 struct Execution {
   int device;
   void* stream;
   Precision precision;
   Workspace workspace;
+  unsigned* barrier = nullptr;
 };
 
 struct Grid {

@@ -1,7 +1,9 @@
-// The forward pass of a stack, a launch at a time: layer by layer, what the input gives to all steps in one product;
-// then for every step the recurrent product and the cell.
+// The forward pass of a stack. Where it is not one launch, layer by layer what the input gives to all steps in one
+// product, then for every step the recurrent product and the cell.
+#include "cuda/cells.h"
 #include "cuda/fed_blocks.h"
 #include "cuda/forward.h"
+#include "cuda/fused/walk.h"
 #include "cuda/launch.h"
 #include "cuda/rows.h"
 
@@ -42,9 +44,13 @@ FedBlocks not_fed(const CellShape& cell) {
 }  // namespace
 
 template <class T>
-void forward(Execution& execution, const CellShape& cell, const CellLaunches<T>& launches,
+void forward(Execution& execution, const std::string& cell_name, const CellShape& cell,
              const std::vector<LayerParameters<const T>>& layers, const Trajectory<T>& trajectory) {
   const StackShape& shape = trajectory.shape;
+  if (sizeof(T) == sizeof(float)) require_precision(execution);
+  if (const Plan plan = plan_walk<T>(execution, cell_name, cell, shape); plan.reason.empty() && plan.pays)
+    return walk_forward(execution, plan, cell_name, cell, layers, trajectory);
+  const CellLaunches<T>& launches = cell_launches<T>(cell_name);
   const Index B = shape.B, H = shape.H, rows = shape.T * B, row_size = cell.preactivations * H;
   const Index step = trajectory.state_stride() * cell.states;
   const bool scattered = cell.states > 1;
@@ -75,9 +81,9 @@ void forward(Execution& execution, const CellShape& cell, const CellLaunches<T>&
   }
 }
 
-template void forward(Execution&, const CellShape&, const CellLaunches<float>&,
+template void forward(Execution&, const std::string&, const CellShape&,
                       const std::vector<LayerParameters<const float>>&, const Trajectory<float>&);
-template void forward(Execution&, const CellShape&, const CellLaunches<double>&,
+template void forward(Execution&, const std::string&, const CellShape&,
                       const std::vector<LayerParameters<const double>>&, const Trajectory<double>&);
 
 }  // namespace lsc::cuda

@@ -15,6 +15,7 @@ constexpr Index kBlocksPerProcessor = 1;  // the serial program takes most of th
 // The points of an operator: all, or those that are asked for.
 template <class Products, class T>
 struct OperatorPoints {
+  static constexpr bool kLeft = false;
   Products products;
   RadiusTargets targets;
   Index count;
@@ -44,7 +45,7 @@ LSC_KERNEL reset_kernel(unsigned long long* queue) {
 template <class Products, class T>
 LSC_KERNEL radius_kernel(LSC_ARGUMENT OperatorPoints<Products, T> points, LSC_ARGUMENT RadiusOptions options,
                          RadiusResults<T> results, RadiusWorkspace<T> work, Precision precision) {
-  radius_role(points, points.products.rows, options, results, work, precision);
+  radius_role(points, points.products.rows, options, results, {}, work, precision);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 // Where items come from is the Source's:
 //   count                     how many there are
 //   transposed                whether left vectors are looked for
+//   kLeft                     whether they may be looked for after the right ones
 //   prepare(item)             all lanes of the warp; returns the point that products know the item by
 //   group(item)               products are shared by items of one group
 //   seed(item), vector(item), has_target(), target(item), output(item)   as lane 0 asks for them
@@ -86,10 +87,17 @@ LSC_DEVICE void write(const RadiusResults<T>& results, Index i, Index n, const I
   if (results.vectors) write_vector(iteration, results.vectors + i * 2 * n);
 }
 
-// All kTileThreads threads of a block; the queue begins at zero. Choice as of tile_product().
+// Whether left vectors are worth looking for.
+LSC_DEVICE bool is_positive(const RadiusEstimate& found) {
+  return found.radius > 0 && found.radius - found.radius == 0;
+}
+
+// All kTileThreads threads of a block; the queue begins at zero. Choice as of tile_product(). `lefts` as of
+// fused/forward_radii.h.
 template <class Choice, class Source, class T>
 LSC_DEVICE void radius_role(const Source& source, Index n, const RadiusOptions& options,
-                            const RadiusResults<T>& results, const RadiusWorkspace<T>& work, Choice precision) {
+                            const RadiusResults<T>& results, const RadiusResults<T>& lefts,
+                            const RadiusWorkspace<T>& work, Choice precision) {
   constexpr int kNothing = -1;
   LSC_SHARED(VectorOrder<T>, mailboxes, kTile);
   LSC_SHARED(int, wanted, kTile);
@@ -101,7 +109,7 @@ LSC_DEVICE void radius_role(const Source& source, Index n, const RadiusOptions& 
   T* const output = work.output + Index(block()) * kTile * n;
   T* const scratch = work.products + block() * work.product_elements;
   Index item = 0, point = 0;
-  bool more = true;
+  bool more = true, begun = false, left = false;
   if (lane() == 0)
     new (iteration) Iteration<T>(unit, n, options,
                                  {work.vectors + slot * RadiusMemory<T>::vectors_needed(n, options) * n,
@@ -109,6 +117,21 @@ LSC_DEVICE void radius_role(const Source& source, Index n, const RadiusOptions& 
   warp_barrier();
   for (;;) {
     while (more && iteration->done()) {
+      if constexpr (Source::kLeft) {
+        // Asked of lane 0, which alone runs on.
+        const bool worth = lane() == 0 && begun && !left && lefts.radius && is_positive(iteration->result());
+        left = shuffle(int(worth), 0) != 0;
+        if (left) {
+          unit.run([&] {
+            const Eigenvalue found = iteration->result().eigenvalue;
+            start(*iteration, source.seed(item) + 1, source.vector(item), {double(T(found.real)), double(T(found.imaginary))},
+                  true);
+            if (iteration->done()) write(lefts, source.output(item), n, *iteration);
+          });
+          continue;
+        }
+        begun = true;
+      }
       unsigned long long taken = 0;
       if (lane() == 0) taken = atomic_add(work.queue, 1ull);
       item = Index(shuffle(taken, 0));
@@ -120,7 +143,10 @@ LSC_DEVICE void radius_role(const Source& source, Index n, const RadiusOptions& 
         if (iteration->done()) write(results, source.output(item), n, *iteration);
       });
     }
-    if (lane() == 0) wanted[warp()] = more ? 2 * source.group(item) + int(iteration->product()) : kNothing;
+    if (lane() == 0) {
+      const bool transpose = (iteration->product() == lsc::Product::rmatvec) != (source.transposed || left);
+      wanted[warp()] = more ? 2 * source.group(item) + int(transpose) : kNothing;
+    }
     barrier();
     const int own = wanted[warp()];
     bool any = false;
@@ -142,13 +168,12 @@ LSC_DEVICE void radius_role(const Source& source, Index n, const RadiusOptions& 
           points[position] = point;
         });
       barrier();
-      const bool transpose = (lsc::Product(key % 2) == lsc::Product::rmatvec) != source.transposed;
-      source.apply(precision, key / 2, transpose, size, points, input, output, scratch);
+      source.apply(precision, key / 2, key % 2 == 1, size, points, input, output, scratch);
       if (own == key)
         unit.run([&] {
           unit.copy(n, output + position * n, iteration->output());
           advance(*iteration, work.scratch[slot]);
-          if (iteration->done()) write(results, source.output(item), n, *iteration);
+          if (iteration->done()) write(left ? lefts : results, source.output(item), n, *iteration);
         });
       last = key;
       any = true;

@@ -6,6 +6,7 @@
 #include "cuda/device.h"
 #include "cuda/execution.h"
 #include "cuda/mma.h"
+#include "cuda/precision.h"
 #include "cuda/staging.h"
 #include "cuda/tile.h"
 
@@ -63,9 +64,6 @@ LSC_DEVICE Shared<Word> tile_storage() {
   LSC_SHARED(Word, shared, kPlain > kOnTensorCores ? kPlain : kOnTensorCores);
   return shared;
 }
-
-template <Precision kPrecision>
-using ThePrecision = std::integral_constant<Precision, kPrecision>;
 
 // Where a tile's result goes; row i of A and vector j.
 template <class T>

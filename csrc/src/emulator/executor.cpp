@@ -113,6 +113,8 @@ class Executor {
   std::mutex one_launch;
   Draw draw;
   std::uint64_t seed = 0;
+  Mishaps mishaps;
+  std::int64_t published = 0;
 
   void run(const cuda::Launch& shape, const std::function<void()>& kernel);
 
@@ -276,7 +278,14 @@ Thread* Executor::pick() {
   }
   if (ready_.empty()) return nullptr;
   const std::size_t last = ready_.size() - 1;
-  const std::size_t drawn = window_ == 1 ? last : last - draw.below(std::min(window_, last + 1));
+  std::size_t drawn = window_ == 1 ? last : last - draw.below(std::min(window_, last + 1));
+  const auto stalled = [&](std::size_t i) { return ready_[i]->index.block[0] == mishaps.stalled; };
+  constexpr std::size_t kHardly = 256;
+  if (mishaps.stalled >= 0 && stalled(drawn) && draw.below(kHardly) != 0) {
+    std::size_t other = last + 1;
+    while (other > 0 && stalled(other - 1)) --other;
+    if (other > 0) drawn = other - 1;
+  }
   std::swap(ready_[drawn], ready_[last]);
   Thread* thread = ready_.back();
   ready_.pop_back();
@@ -563,6 +572,13 @@ void set_seed(std::uint64_t seed) {
   executor.draw.seed(seed);
   executor.seed = seed;
 }
+
+void set_mishaps(const Mishaps& mishaps) {
+  executor.mishaps = mishaps;
+  executor.published = 0;
+}
+
+bool is_lost() { return executor.published++ == executor.mishaps.lost; }
 
 void run(const cuda::Launch& shape, const std::function<void()>& kernel) {
   const std::lock_guard<std::mutex> alone(executor.one_launch);

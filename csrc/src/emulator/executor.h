@@ -21,6 +21,16 @@ struct Fault : std::runtime_error {
 // The order in which threads take their turns, by this number.
 void set_seed(std::uint64_t seed);
 
+// What goes wrong from here on: threads of block `stalled` along x go on only where hardly another can, and number
+// `lost` of what kernels publish, counted from 0, is not written. -1 is none.
+struct Mishaps {
+  int stalled = -1;
+  std::int64_t lost = -1;
+};
+void set_mishaps(const Mishaps& mishaps);
+// Asked once before each publication.
+bool is_lost();
+
 // Throws Fault, or what a kernel throws; the next launch starts clean.
 void run(const cuda::Launch& shape, const std::function<void()>& kernel);
 

@@ -73,11 +73,11 @@ std::int64_t multiply(const std::string& dtype, Index m, Index n, Index k, const
 
 void bind_cuda(py::module_& module) {
   py::class_<ExecutionArguments>(module, "Execution")
-      .def(py::init(
-               [](int device, std::uintptr_t stream, const std::string& precision, const OptionalBuffer& workspace) {
-                 return ExecutionArguments{device, stream, precision_named(precision), workspace};
-               }),
-           py::arg("device"), py::arg("stream"), py::arg("precision"), py::arg("workspace"));
+      .def(py::init([](int device, std::uintptr_t stream, const std::string& precision, const OptionalBuffer& workspace,
+                       const std::optional<std::uintptr_t>& barrier) {
+             return ExecutionArguments{device, stream, precision_named(precision), workspace, barrier};
+           }),
+           py::arg("device"), py::arg("stream"), py::arg("precision"), py::arg("workspace"), py::arg("barrier"));
   module.def("start_vectors", &start_vectors, py::arg("dtype"), py::arg("seed"), py::arg("first"), py::arg("count"),
              py::arg("n"), py::arg("out"), py::arg("execution"));
   module.def("device_count", &cuda::device_count);

@@ -8,12 +8,13 @@
 
 namespace lsc::python {
 
-// (device, stream, precision, workspace) as Python holds it.
+// (device, stream, precision, workspace, barrier) as Python holds it.
 struct ExecutionArguments {
   int device;
   std::uintptr_t stream;
   cuda::Precision precision;
   OptionalBuffer workspace;
+  std::optional<std::uintptr_t> barrier;
 };
 
 // Runs work(execution) on its device without the interpreter lock; returns the bytes of workspace taken.
@@ -23,7 +24,8 @@ std::int64_t execute(const ExecutionArguments& given, Work&& work) {
                             reinterpret_cast<void*>(given.stream),
                             given.precision,
                             {given.workspace ? reinterpret_cast<void*>(given.workspace->first) : nullptr,
-                             given.workspace ? std::size_t(given.workspace->second) : 0}};
+                             given.workspace ? std::size_t(given.workspace->second) : 0},
+                            reinterpret_cast<unsigned*>(given.barrier.value_or(0))};
   const py::gil_scoped_release unlocked;
   const cuda::DeviceGuard guard(given.device);
   work(execution);

@@ -1,4 +1,6 @@
-#include "cuda/forward_radii.h"
+#include "cuda/fused/forward_radii.h"
+#include "cuda/fused/walk.h"
+#include "cuda/fused/walk_back.h"
 #include "python/cuda.h"
 #include "python/cuda_operators.h"
 #include "python/step_arguments.h"
@@ -6,19 +8,43 @@
 namespace lsc::python {
 namespace {
 
-std::string why_not_fused(const std::string& cell_name, const std::string& dtype, const Sizes& sizes,
-                          const ExecutionArguments& given) {
-  return dispatch(dtype, [&](auto zero) {
-    const cuda::Execution execution{given.device, nullptr, given.precision, {nullptr, 0}};
-    const cuda::DeviceGuard guard(given.device);
-    return cuda::why_not_fused<decltype(zero)>(execution, cell_name, cpu::cell_shape(cell_name), stack_shape(sizes));
+// What runs, of "forward", "backward" and "forward_radii", and how it is shared out over blocks.
+py::dict plan(const std::string& what, const std::string& cell_name, const std::string& dtype, const Sizes& sizes,
+              const ExecutionArguments& given) {
+  const CellShape& cell = cpu::cell_shape(cell_name);
+  const StackShape shape = stack_shape(sizes);
+  cuda::Plan found;
+  dispatch(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return execute(given, [&](cuda::Execution& on) {
+      if (what == "forward")
+        found = cuda::plan_walk<T>(on, cell_name, cell, shape);
+      else if (what == "backward")
+        found = cuda::plan_walk_back<T>(on, cell_name, cell, shape);
+      else if (what == "forward_radii")
+        found = cuda::plan_forward_radii<T>(on, cell_name, cell, shape);
+      else
+        throw std::invalid_argument("what: expected forward, backward or forward_radii, got '" + what + "'");
+    });
   });
+  py::dict result;
+  result["reason"] = found.reason;
+  result["pays"] = found.pays;
+  result["units"] = found.sharing.units;
+  result["slices"] = found.sharing.slices;
+  result["parts"] = found.sharing.parts;
+  result["apart"] = found.sharing.apart;
+  result["blocks"] = found.blocks;
+  result["walking"] = found.sharing.walking(shape.L);
+  result["shared_bytes"] = found.shared_bytes;
+  return result;
 }
 
 std::int64_t run(const std::string& cell_name, const std::string& dtype, const Sizes& sizes, const Buffer& x,
                  const LayerBuffers& weights, const Buffer& states, const Buffer& gates, const std::string& direction,
                  Index count, const std::vector<Buffer>& items, double tol, Index max_matvecs,
-                 const CudaResultBuffers& out, const Buffer& barrier, const ExecutionArguments& execution) {
+                 const CudaResultBuffers& out, const std::optional<CudaResultBuffers>& left,
+                 const ExecutionArguments& execution) {
   return dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     const CellShape& cell = cpu::cell_shape(cell_name);
@@ -32,12 +58,14 @@ std::int64_t run(const std::string& cell_name, const std::string& dtype, const S
     const std::int64_t* each[6];
     for (std::size_t i = 0; i < 6; ++i) each[i] = data<const std::int64_t>(kItems[i], items[i], count);
     const cuda::FusedItems points = {count, each[0], each[1], each[2], each[3], each[4], each[5]};
-    const Index n = (cell.derived ? cell.states - 1 : cell.states) * shape.H;
+    const Direction along = direction_named(direction);
+    const Index columns = along == Direction::depth ? 1 : cell.derived ? cell.states - 1 : cell.states;
+    const Index n = columns * shape.H;
     const cuda::RadiusResults<T> results = cuda_results<T>(out, count, n);
-    auto* state = reinterpret_cast<unsigned*>(data<std::int32_t>("barrier", barrier, 2));
+    const cuda::RadiusResults<T> lefts = left ? cuda_results<T>(*left, count, n) : cuda::RadiusResults<T>{};
     return execute(execution, [&](cuda::Execution& on) {
-      cuda::forward_radii(on, cell_name, cell, layers, trajectory, direction_named(direction), points,
-                          RadiusOptions{tol, max_matvecs, 0}, results, state);
+      cuda::forward_radii(on, cell_name, cell, layers, trajectory, along, points, RadiusOptions{tol, max_matvecs, 0},
+                          results, lefts);
     });
   });
 }
@@ -46,11 +74,10 @@ std::int64_t run(const std::string& cell_name, const std::string& dtype, const S
 
 void bind_cuda_forward_radii(py::module_& module) {
   module.def("launches", &cuda::launches);
-  module.def("why_not_fused", &why_not_fused, py::arg("cell"), py::arg("dtype"), py::arg("sizes"),
-             py::arg("execution"));
+  module.def("plan", &plan, py::arg("what"), py::arg("cell"), py::arg("dtype"), py::arg("sizes"), py::arg("execution"));
   module.def("forward_radii", &run, py::arg("cell"), py::arg("dtype"), py::arg("sizes"), py::arg("x"),
              py::arg("weights"), py::arg("states"), py::arg("gates"), py::arg("direction"), py::arg("count"),
-             py::arg("items"), py::arg("tol"), py::arg("max_matvecs"), py::arg("out"), py::arg("barrier"),
+             py::arg("items"), py::arg("tol"), py::arg("max_matvecs"), py::arg("out"), py::arg("left"),
              py::arg("execution"));
 }
 

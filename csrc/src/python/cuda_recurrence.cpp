@@ -15,9 +15,7 @@ std::int64_t run_forward(const std::string& cell_name, const std::string& dtype,
     const auto layers = layer_parameters<const T>("weights", cell, shape, weights);
     require_weights(cell, layers);
     const Trajectory<T> trajectory = make_trajectory<T>(cell, shape, x, states, gates);
-    return execute(execution, [&](cuda::Execution& on) {
-      cuda::forward(on, cell, cuda::cell_launches<T>(cell_name), layers, trajectory);
-    });
+    return execute(execution, [&](cuda::Execution& on) { cuda::forward(on, cell_name, cell, layers, trajectory); });
   });
 }
 
@@ -37,7 +35,7 @@ std::int64_t run_backward(const std::string& cell_name, const std::string& dtype
                          checked_size("state_gradients", {shape.L, shape.T + 1, cell.states, shape.B, shape.H}));
     T* dx = data<T>("x_gradient", x_gradient, checked_size("x_gradient", {shape.T, shape.B, shape.I}));
     return execute(execution, [&](cuda::Execution& on) {
-      cuda::backward(on, cell, cuda::cell_launches<T>(cell_name), layers, trajectory, flowing, dx, targets);
+      cuda::backward(on, cell_name, cell, layers, trajectory, flowing, dx, targets);
     });
   });
 }

@@ -6,5 +6,8 @@
 PYBIND11_MODULE(_emulated, module) {
   lsc::python::bind_cuda(module);
   module.def("set_seed", &lsc::emulator::set_seed, pybind11::arg("seed"));
+  module.def(
+      "set_mishaps", [](int stalled, std::int64_t lost) { lsc::emulator::set_mishaps({stalled, lost}); },
+      pybind11::arg("stalled"), pybind11::arg("lost"));
   module.def("set_tensor_cores", &lsc::emulator::set_tensor_cores, pybind11::arg("present"));
 }

@@ -9,7 +9,9 @@ from typing import Any
 from lsc_ext._C import _Buffer, _Layer
 
 class Execution:
-    def __init__(self, device: int, stream: int, precision: str, workspace: _Buffer | None) -> None: ...
+    def __init__(
+        self, device: int, stream: int, precision: str, workspace: _Buffer | None, barrier: int | None
+    ) -> None: ...
 
 class ResultBuffers:
     def __init__(
@@ -114,7 +116,7 @@ def forward_radii(
     tol: float,
     max_matvecs: int,
     out: ResultBuffers,
-    barrier: _Buffer,
+    left: ResultBuffers | None,
     execution: Execution,
 ) -> int: ...
 def launches() -> int: ...
@@ -133,6 +135,7 @@ def multiply(
     c: _Buffer,
     execution: Execution,
 ) -> int: ...
+def plan(what: str, cell: str, dtype: str, sizes: Sequence[int], execution: Execution) -> dict[str, Any]: ...
 def scan(
     dtype: str,
     sizes: Sequence[int],
@@ -165,4 +168,3 @@ def step_operator(
     slopes_below: _Buffer,
 ) -> StepOperator: ...
 def why_no_device() -> str: ...
-def why_not_fused(cell: str, dtype: str, sizes: Sequence[int], execution: Execution) -> str: ...

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 import lsc_ext
-from lsc_ext import nn, ops
+from lsc_ext import fused, nn, ops
+from lsc_ext.backends import launches_apart
 from lsc_ext.bench import peers
 from lsc_ext.bench.case import Case, Contender, Errors, Race
 from lsc_ext.bench.closed_form import Points
@@ -26,7 +27,6 @@ from lsc_ext.bench.measure import measure, relative_error
 from lsc_ext.bench.radii import PRODUCTS, errors_of
 from lsc_ext.bench.run import lines_of
 from lsc_ext.files import write_whole
-from lsc_ext.fused import forward_radii
 from lsc_ext.nn import StackTrajectory
 from lsc_ext.operator import StepOperator
 from lsc_ext.spectral import estimate_radius
@@ -47,7 +47,8 @@ Run = Callable[[], Any]
 def layer_cases(device: str, quick: bool) -> list[Case]:
     """The group "cuda layers"; (H, B, T, L), among them sizes at which cuDNN is at its best."""
     grid = [(64, 32, 256, 4), (128, 32, 256, 2), (256, 1, 1024, 1), (256, 32, 1024, 1), (512, 32, 256, 2)]
-    grid += [(768, 16, 1024, 1), (1024, 128, 256, 1)]
+    grid += [(256, 32, 256, 4), (768, 16, 1024, 1), (1024, 32, 256, 1), (1024, 128, 256, 1), (2048, 32, 64, 1)]
+    grid += [(168, 62, 1024, 1)]
     kinds, precisions = tuple(GATES), tuple(PRECISIONS)
     if quick:
         grid, kinds, precisions = [(8, 3, 4, 2)], ("GRU",), ("fp32",)
@@ -61,6 +62,8 @@ def radius_cases(device: str, quick: bool) -> list[Case]:
     kinds = ("GRU",) if quick else tuple(GATES)
     together = [(5, 2, 2, 2)] if quick else [(64, 32, 64, 2), (128, 32, 64, 2), (256, 16, 64, 2)]
     alone = [_radii(device, k, h, n, p) for k in kinds for h in hidden for n in counts for p in ("fp32", "tf32")]
+    if not quick:
+        alone += [_radii(device, k, h, n, "tf32") for k in kinds for h, n in ((64, 65536), (256, 65536), (1024, 2048))]
     return alone + [_one_launch(device, *size, p) for size in together for p in ("fp32", "tf32")]
 
 
@@ -151,6 +154,15 @@ def _layer(
         calls = 1 if device != "cuda" else 10
         make = _ways if not backward else _eager  # autograd's graph is not captured
         ours_all = make(device, precision, "lsc_ext", lambda: results(ours, at), calls, errors)
+
+        def step_by_step() -> list[Tensor]:
+            with launches_apart():
+                return results(ours, at)
+
+        ours_all = [
+            *_eager(device, precision, "lsc_ext, launches for every step", step_by_step, calls, errors),
+            *ours_all,
+        ]
         theirs_all = make(device, precision, CUDNN, lambda: results(theirs, at), calls, errors)
         passes = 3 if backward else 1
         flops = 2.0 * 2 * GATES[kind] * hidden * hidden * layers * steps * batch * passes
@@ -227,15 +239,15 @@ def _one_launch(device: str, hidden: int, batch: int, steps: int, layers: int, p
         assert isinstance(trajectory, StackTrajectory)
         initial, weights = trajectory.initial, trajectory.weights
         at = grid_points(steps, batch)
-        points = torch.cat([torch.nn.functional.pad(at, (1, 0), value=layer) for layer in range(layers)])
-        seeds = torch.arange(layers).repeat_interleave(len(at))
-        vectors = torch.arange(len(at)).repeat(layers)
+        points = fused.Points(
+            torch.cat([torch.nn.functional.pad(at, (1, 0), value=layer) for layer in range(layers)]),
+            vectors=torch.arange(len(at)).repeat(layers),
+            seeds=torch.arange(layers).repeat_interleave(len(at)),
+        )
 
         def together() -> list[Tensor]:
-            states, _, found = forward_radii(
-                x, initial, weights, "gru", points, vectors=vectors, seeds=seeds, num_matvecs=PRODUCTS, tol=0.0
-            )
-            return [states, found.radius]
+            states, _, found = fused.forward_radii(x, initial, weights, "gru", points, num_matvecs=PRODUCTS, tol=0.0)
+            return [states, found.estimate.radius]
 
         def forward() -> list[Tensor]:
             return list(ops.recurrent(x, initial, weights, "gru"))
@@ -267,7 +279,7 @@ def _one_launch(device: str, hidden: int, batch: int, steps: int, layers: int, p
             contender("lsc_ext, the radii alone", lambda: radii_of(states, gates)),
         ]
         per_point = 2.0 * PRODUCTS * 3 * hidden * hidden
-        flops = len(points) * (per_point + 2.0 * 2 * 3 * hidden * hidden)
+        flops = layers * len(at) * (per_point + 2.0 * 2 * 3 * hidden * hidden)
         return Race(contender("lsc_ext, one launch", together), others, {"difference from two passes": 0.0}, flops)
 
     sizes = {"cell": "GRU", "H": hidden, "L": layers, "B": batch, "T": steps, "dtype": precision, "products": PRODUCTS}

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lsc_ext import ops
 from lsc_ext.cells import CELLS, all_states
-from lsc_ext.estimate import RadiusEstimate
-from lsc_ext.fused import DIRECTIONS, forward_radii, why_not_fused
+from lsc_ext.estimators import Found
+from lsc_ext.fused import DIRECTIONS, Points, forward_radii, why_not_fused
 from lsc_ext.nn.arguments import States, check_states, time_first
 from lsc_ext.nn.precision import widened
 from lsc_ext.nn.recurrent import Recurrent, cell_name, projected_step, read_weights
@@ -55,21 +55,24 @@ class StackTrajectory(Trajectory):
         self.x, self.initial = x, initial
         self.time_steps, self.batch = x.shape[0], x.shape[1]
         self._ran: tuple[Tensor, Tensor] | None = None
+        self._memory: tuple[Tensor, Tensor] | None = None  # of a piece: what it writes states and gates to
 
     def _run(self) -> tuple[Tensor, Tensor]:
+        if self._ran is None and self._memory is not None:
+            ops.run_recurrent(self.x, self.initial, self.weights, self.cell, *self._memory)
+            self._ran = self._memory
         if self._ran is None:
             with torch.set_grad_enabled(self._run_recorded):
                 self._ran = ops.recurrent(self.x, self.initial, self.weights, self.cell)
         return self._ran
 
     def _piece(self, x: Tensor, initial: Tensor, memory: Sequence[Tensor]) -> StackTrajectory:
-        """The same layers over other inputs, run at once, its states and gates at the start of ``memory``."""
+        """The same layers over other inputs, its states and gates at the start of ``memory``."""
         piece = copy.copy(self)
         piece._start(x.contiguous(), initial)
         shapes = ops.result_shapes(x, initial, self.cell)
         states, gates = (m[: math.prod(shape)].view(shape) for m, shape in zip(memory, shapes, strict=True))
-        ops.run_recurrent(piece.x, initial, self.weights, self.cell, states, gates)
-        piece._ran = states, gates
+        piece._memory = states, gates
         return piece
 
     @property
@@ -105,8 +108,8 @@ class StackTrajectory(Trajectory):
         state = self.initial
         for first in range(0, self.time_steps, time_chunk):
             piece = self._piece(self.x[first : first + time_chunk], state, memory)
-            state = piece.states[:, -1].clone()
             yield first, piece
+            state = piece.states[:, -1].clone()
 
     def _steps_at_once(self) -> int:
         shape = ops.CELL_SHAPES[self.cell]
@@ -117,35 +120,35 @@ class StackTrajectory(Trajectory):
         """See :class:`lsc_ext.trajectory.Trajectory`; of radii that an iteration finds."""
         shape, cell = ops.CELL_SHAPES[self.cell], CELLS[self.cell]
         diagonal = direction == "time" and shape["states"] == 1 and shape["recurrent_blocks"] == 0
-        iterated = len(cell.free_states) * self.initial.shape[3] > DENSE_LIMIT and not diagonal
+        states = 1 if direction == "depth" else len(cell.free_states)
+        iterated = states * self.initial.shape[3] > DENSE_LIMIT and not diagonal
         if direction not in DIRECTIONS or not cell.in_time:
             return f"direction {direction!r}"
         if method != "krylov" and not (method == "auto" and iterated):
             return f"radii by method {method!r} without an iteration"
         if self._ran is not None:
             return "states that are known already"
-        if self._steps_at_once() < self.time_steps:
-            return "a trajectory that is taken in pieces"
+        if self._run_recorded:
+            return "gradients through the states"
         return why_not_fused(self.x, self.initial, self.cell)
 
-    def fused_radii(
-        self, direction: str, points: Tensor, vectors: Tensor, seeds: Tensor, num_matvecs: int, tol: float
-    ) -> RadiusEstimate:
+    def fused_radii(self, direction: str, points: Points, num_matvecs: int, tol: float, pairs: bool) -> Found:
         """See :class:`lsc_ext.trajectory.Trajectory`; the states stay for what is asked next."""
-        states, gates, estimate = forward_radii(
-            self.x,
-            self.initial,
-            self.weights,
-            self.cell,
-            points,
-            direction=direction,
-            vectors=vectors,
-            seeds=seeds,
-            num_matvecs=num_matvecs,
-            tol=tol,
-        )
+        with torch.no_grad():
+            states, gates, found = forward_radii(
+                self.x,
+                self.initial,
+                self.weights,
+                self.cell,
+                points,
+                direction=direction,
+                num_matvecs=num_matvecs,
+                tol=tol,
+                pairs=pairs,
+                memory=self._memory,
+            )
         self._ran = states, gates
-        return estimate
+        return found
 
     def points_at_once(self, direction: str, layer: int) -> int | None:
         """See :class:`lsc_ext.trajectory.Trajectory`."""
