@@ -26,8 +26,10 @@ class Functions:
     def architectures(self) -> list[str]:
         return list(self._architectures)
 
-    def Execution(self, device: int, stream: int, precision: str, workspace: Any) -> Any:  # noqa: N802
-        return SimpleNamespace(device=device, stream=stream, precision=precision, workspace=workspace)
+    def Execution(  # noqa: N802
+        self, device: int, stream: int, precision: str, workspace: Any, barrier: int | None
+    ) -> Any:
+        return SimpleNamespace(device=device, stream=stream, precision=precision, workspace=workspace, barrier=barrier)
 
     def product(self, x: Any, execution: Any) -> int:
         self.calls.append(execution)
@@ -146,6 +148,15 @@ def test_a_call_has_the_device_its_stream_and_the_workspace_it_asked_for(monkeyp
             assert counted.workspace is None
             assert ran.workspace[1] == 1000
             assert (ran.device, ran.stream) == (index, 10 + index)
+            assert ran.barrier == counted.barrier
+        first, second = functions.calls[1].barrier, functions.calls[3].barrier
+        assert None not in (first, second)
+        assert first != second, "launches of two streams would wait for each other"
+        with backends.launches_apart():
+            _backend(functions, torch.zeros(3, device="cuda:0")).call(functions.product, 1)
+        assert functions.calls[-1].barrier is None
+        _backend(functions, torch.zeros(3, device="cuda:0")).call(functions.product, 1)
+        assert functions.calls[-1].barrier == first
         assert device.reads + device.uploads == [], "a call must be capturable in a CUDA graph"
 
 

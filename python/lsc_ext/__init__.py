@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from lsc_ext import nn
 from lsc_ext._C import build_info
 from lsc_ext.estimate import RadiusEstimate, Status
+from lsc_ext.lyapunov import LyapunovReport, ProductReport, lyapunov, products
 from lsc_ext.operator import JacobianOperator
 from lsc_ext.pretrain import PretrainConfig, PretrainResult, pretrain
 from lsc_ext.radii import RadiusReport, radii
@@ -18,8 +19,10 @@ __version__ = _version("lsc_ext")
 
 __all__ = [
     "JacobianOperator",
+    "LyapunovReport",
     "PretrainConfig",
     "PretrainResult",
+    "ProductReport",
     "RadiusEstimate",
     "RadiusReport",
     "Status",
@@ -27,8 +30,10 @@ __all__ = [
     "Submodule",
     "block_scan",
     "build_info",
+    "lyapunov",
     "nn",
     "pretrain",
+    "products",
     "radii",
     "scan",
     "spectral_radius",

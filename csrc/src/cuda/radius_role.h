@@ -124,8 +124,8 @@ LSC_DEVICE void radius_role(const Source& source, Index n, const RadiusOptions& 
         if (left) {
           unit.run([&] {
             const Eigenvalue found = iteration->result().eigenvalue;
-            start(*iteration, source.seed(item) + 1, source.vector(item), {double(T(found.real)), double(T(found.imaginary))},
-                  true);
+            const Eigenvalue target = {double(T(found.real)), double(T(found.imaginary))};
+            start(*iteration, source.seed(item) + 1, source.vector(item), target, true);
             if (iteration->done()) write(lefts, source.output(item), n, *iteration);
           });
           continue;

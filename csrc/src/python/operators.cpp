@@ -4,6 +4,8 @@
 #include <memory>
 #include <variant>
 
+#include "algorithms/chain_growth.h"
+#include "algorithms/chain_operator.h"
 #include "algorithms/radius_batch.h"
 #include "algorithms/step_operator.h"
 #include "lsc/philox.h"
@@ -122,6 +124,47 @@ class AnyOperator {
         num_matvecs[i] = std::int32_t(result.num_matvecs);
         status[i] = std::uint8_t(result.status);
       }
+    });
+  }
+
+  // Products of K of these: chains [count, K] of points, scales [count] of each factor. This operator must outlive it.
+  std::unique_ptr<AnyOperator> chain(const Buffer& chains, Index count, Index length, const Buffer& scales,
+                                     bool gram) const {
+    if (rows() != columns())
+      throw std::invalid_argument("operator: expected square Jacobians, got " + std::to_string(rows()) + " x " +
+                                  std::to_string(columns()));
+    if (length < 1) throw std::invalid_argument("chains: expected at least one factor, got 0");
+    const std::int64_t size = checked_size("chains", {count, length});
+    std::vector<Index> points = checked_points(OptionalBuffer(chains), size);
+    const double* given = data<const double>("scales", scales, count);
+    std::vector<double> factors(given, given + count);
+    std::unique_ptr<AnyOperator> made;
+    visit_typed([&](const auto& op, auto zero) {
+      using T = decltype(zero);
+      std::unique_ptr<Operator<T>> held =
+          std::make_unique<ChainOperator<T>>(op, count, length, std::move(points), std::move(factors), gram);
+      made = std::make_unique<AnyOperator>(std::move(held));
+    });
+    return made;
+  }
+
+  void growth(const Buffer& points, Index steps, Index chains, Index vectors, Index every, std::uint64_t seed,
+              const Buffer& q, const Buffer& logs, int threads) const {
+    visit_typed([&](const auto& op, auto zero) {
+      using T = decltype(zero);
+      if (op.rows() != op.columns())
+        throw std::invalid_argument("operator: expected square Jacobians, got " + std::to_string(op.rows()) + " x " +
+                                    std::to_string(op.columns()));
+      if (vectors < 1 || vectors > op.rows())
+        throw std::invalid_argument("vectors: expected 1 .. " + std::to_string(op.rows()) + ", got " +
+                                    std::to_string(vectors));
+      if (every < 1) throw std::invalid_argument("every: expected at least 1, got " + std::to_string(every));
+      const std::vector<Index> at = checked_points(OptionalBuffer(points), checked_size("points", {steps, chains}));
+      T* vector = data<T>("q", q, checked_size("q", {chains, vectors, op.rows()}));
+      double* sums = data<double>("logs", logs, checked_size("logs", {chains, vectors}));
+      const Backend<T> backend = make_backend<T>(threads);
+      release_and_run(
+          [&] { chain_growth<T>(backend, op, {chains, steps, vectors, every, seed}, at.data(), vector, sums); });
     });
   }
 
@@ -271,7 +314,11 @@ void bind_operators(py::module_& module) {
            py::arg("out"), py::arg("threads"))
       .def("radii", &AnyOperator::radii, py::arg("tol"), py::arg("max_matvecs"), py::arg("seed"), py::arg("indices"),
            py::arg("count"), py::arg("targets"), py::arg("transposed"), py::arg("out"), py::arg("threads"),
-           py::arg("first") = 0);
+           py::arg("first") = 0)
+      .def("chain", &AnyOperator::chain, py::arg("chains"), py::arg("count"), py::arg("length"), py::arg("scales"),
+           py::arg("gram"), py::keep_alive<0, 1>())
+      .def("growth", &AnyOperator::growth, py::arg("points"), py::arg("steps"), py::arg("chains"), py::arg("vectors"),
+           py::arg("every"), py::arg("seed"), py::arg("q"), py::arg("logs"), py::arg("threads"));
   py::class_<AnyStepOperator, AnyOperator>(module, "StepOperator")
       .def("bilinear_gradient", &AnyStepOperator::bilinear_gradient, py::arg("indices"), py::arg("count"), py::arg("u"),
            py::arg("v"), py::arg("gradient"), py::arg("gradient_below"), py::arg("states"), py::arg("input"),

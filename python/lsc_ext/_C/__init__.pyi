@@ -39,6 +39,19 @@ class Operator:
         threads: int,
         first: int = 0,
     ) -> None: ...
+    def chain(self, chains: _Buffer, count: int, length: int, scales: _Buffer, gram: bool) -> Operator: ...
+    def growth(
+        self,
+        points: _Buffer,
+        steps: int,
+        chains: int,
+        vectors: int,
+        every: int,
+        seed: int,
+        q: _Buffer,
+        logs: _Buffer,
+        threads: int,
+    ) -> None: ...
     @property
     def columns(self) -> int: ...
     @property

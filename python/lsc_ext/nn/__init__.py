@@ -10,7 +10,7 @@ from lsc_ext.nn.linear_trajectory import _read_linear as _read_linear
 from lsc_ext.nn.recurrent import GRU, LSTM, RNN, Recurrent, flat_weights
 from lsc_ext.nn.residual import ResLRU
 from lsc_ext.nn.spiking import ALIF, LIF
-from lsc_ext.nn.stack import StackTrajectory
+from lsc_ext.nn.stack import BidirectionalTrajectory, StackTrajectory
 
 __all__ = [
     "ALIF",
@@ -21,6 +21,7 @@ __all__ = [
     "LRU",
     "LSTM",
     "RNN",
+    "BidirectionalTrajectory",
     "BlockDiagonalRNN",
     "ComplexDiagonalRNN",
     "FeedForward",

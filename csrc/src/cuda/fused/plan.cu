@@ -1,4 +1,7 @@
 #include <algorithm>
+#include <map>
+#include <mutex>
+#include <tuple>
 
 #include "cuda/fused/plan.h"
 #include "cuda/launch.h"
@@ -62,6 +65,25 @@ Plan plan(const Planning& planning) {
   best.pays = best.reason.empty() &&
               double(shape.T + shape.L - 1) * shortest < double(shape.T * shape.L) * clocks_apart(planning);
   return best;
+}
+
+bool operator<(const PlanKey& a, const PlanKey& b) {
+  const auto all = [](const PlanKey& key) {
+    const StackShape& s = key.shape;
+    return std::make_tuple(key.kernel, key.device, key.cell, key.tensor_cores, s.T, s.B, s.I, s.H, s.L);
+  };
+  return all(a) < all(b);
+}
+
+Plan remembered(const PlanKey& key, const std::function<Plan()>& make) {
+  constexpr std::size_t kMost = 4096;
+  static std::mutex alone;
+  static std::map<PlanKey, Plan> plans;
+  const std::lock_guard<std::mutex> lock(alone);
+  const auto found = plans.find(key);
+  if (found != plans.end()) return found->second;
+  if (plans.size() >= kMost) plans.clear();
+  return plans[key] = make();
 }
 
 }  // namespace lsc::cuda

@@ -56,4 +56,17 @@ struct Plan {
 
 Plan plan(const Planning& planning);
 
+// What a plan depends on.
+struct PlanKey {
+  const void* kernel;
+  int device, cell;
+  bool tensor_cores;
+  StackShape shape;
+
+  friend bool operator<(const PlanKey& a, const PlanKey& b);
+};
+
+// The plan of a key, made but once: asking CUDA what fits takes longer than a short launch.
+Plan remembered(const PlanKey& key, const std::function<Plan()>& make);
+
 }  // namespace lsc::cuda

@@ -127,6 +127,7 @@ StepNeeds needs_of(const FusedStack<T>& stack, int units, bool transposed) {
 template <Precision kPrecision, class T, class... P>
 Plan plan_for(const Execution& execution, const FusedStack<T>& stack, void (*kernel)(P...), bool transposed,
               double share) {
+  const bool on_tensor_cores = std::is_same_v<T, float> && has_tensor_cores(execution.device);
   Planning planning;
   planning.shape = stack.shape;
   planning.share = share;
@@ -134,14 +135,16 @@ Plan plan_for(const Execution& execution, const FusedStack<T>& stack, void (*ker
   planning.weights = stack.rows_by_state(0, 0, 1).blocks() * stack.shape.H * stack.shape.H;
   planning.needs = [&](int units) {
     if constexpr (std::is_same_v<T, float>)
-      if (has_tensor_cores(execution.device)) return needs_of<OnTensorCores<kPrecision>>(stack, units, transposed);
+      if (on_tensor_cores) return needs_of<OnTensorCores<kPrecision>>(stack, units, transposed);
     return needs_of<OnOrdinaryUnits<T>>(stack, units, transposed);
   };
-  const std::size_t most = most_shared_bytes(execution.device, kernel);
   planning.resident = [&](std::size_t bytes) {
+    const std::size_t most = most_shared_bytes(execution.device, kernel);
     return bytes > most ? Index(0) : resident_blocks(execution.device, kernel, kTileThreads, bytes);
   };
-  return plan(planning);
+  const PlanKey key = {reinterpret_cast<const void*>(kernel), execution.device, stack.cell, on_tensor_cores,
+                       stack.shape};
+  return remembered(key, [&] { return plan(planning); });
 }
 
 // body(Format) of what the device multiplies with.
