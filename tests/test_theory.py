@@ -190,6 +190,20 @@ def test_gaussian_means_are_those_of_adaptive_quadrature(name):
         assert theory.mean_square_slope(name, variance) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("shift", [0.3, 1.0, -1.7])
+@pytest.mark.parametrize("variance", [0.5, 4.0])
+def test_a_slope_may_jump_anywhere(shift, variance):
+    tail = stats.norm.sf(shift, scale=math.sqrt(variance))
+
+    def shifted(z: Tensor) -> Tensor:
+        return torch.relu(z - shift)
+
+    assert theory.mean_square_slope(shifted, variance) == pytest.approx(tail, abs=1e-3)
+    expected = mean_over_normal(lambda z: shifted(z) ** 2, variance)
+    assert theory.mean_square(shifted, variance) == pytest.approx(expected, rel=1e-3)
+    assert theory.critical_gain(shifted, variance=variance) == pytest.approx(tail**-0.5, rel=5e-3)
+
+
 def test_activations_are_those_of_the_feed_forward_layer():
     assert tuple(sorted(ACTIVATIONS)) == lsc.nn.feed_forward.ACTIVATIONS
     z = torch.linspace(-3, 3, 31, dtype=torch.float64).unsqueeze(1)

@@ -38,15 +38,24 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 #: Variance times fan_in of square layers, by the scheme's name without how it is distributed.
 SCHEMES = {"glorot": 1.0, "he": 2.0, "orthogonal": 1.0}
 
-_NODES = 256
+_NODES, _FEWER_NODES = 256, 192
+_POINTS, _REACH = 20_000, 10.0  # of the midpoint rule: even, so that none is at 0; standard deviations
 _SMALLEST, _LARGEST = 1e-24, 1e24  # variances that stand for the limits 0 and infinity
 
 
-@lru_cache(maxsize=1)
-def _hermite() -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=2)
+def _hermite(count: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights of Gauss-Hermite quadrature for a standard normal x."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
     return torch.from_numpy(nodes), torch.from_numpy(weights / weights.sum())
+
+
+@lru_cache(maxsize=1)
+def _midpoints() -> tuple[Tensor, Tensor]:
+    """The same of the midpoint rule, whose error does not grow where a function jumps."""
+    nodes = _REACH * ((2 * torch.arange(_POINTS, dtype=torch.float64) + 1) / _POINTS - 1)
+    weights = (-nodes.square() / 2).exp()
+    return nodes, weights / weights.sum()
 
 
 def _function(activation: Activation) -> Callable[[Tensor], Tensor]:
@@ -71,8 +80,16 @@ def _check_variance(name: str, value: float) -> None:
 
 
 def _means(activation: Activation, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """E phi^2 and E phi'^2 for each variance [Q]."""
-    nodes, weights = _hermite()
+    """E phi^2 and E phi'^2 for each variance [Q]: Gauss-Hermite where two orders agree, else the midpoint rule."""
+    found, fewer = (torch.stack(_weighed(activation, variance, _hermite(n))) for n in (_NODES, _FEWER_NODES))
+    jumps = ((found - fewer).abs() > 1e-8 * found.abs() + 1e-300).any(0)
+    if bool(jumps.any()):
+        found[:, jumps] = torch.stack(_weighed(activation, variance[jumps], _midpoints()))
+    return found[0], found[1]
+
+
+def _weighed(activation: Activation, variance: Tensor, rule: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    nodes, weights = rule
     with torch.enable_grad():
         z = (variance.sqrt().unsqueeze(1) * nodes).requires_grad_()
         value = _function(activation)(z)
@@ -85,14 +102,15 @@ def _means(activation: Activation, variance: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_square(activation: Activation, variance: float) -> float:
-    """E phi(sqrt(q) x)^2 over a standard normal x, by Gauss-Hermite quadrature with 256 nodes.
+    """E phi(sqrt(q) x)^2 over a standard normal x, by Gauss-Hermite quadrature.
 
     Args:
         activation: a name of :class:`lsc_ext.nn.FeedForward`'s, or a function of a tensor, element by element.
         variance: q, above 0.
 
     Returns:
-        To rounding for smooth functions and q up to about 10; with a kink away from 0, to about 1 percent.
+        To rounding for smooth functions. Where quadrature with 256 and with 192 nodes differ, as where the slope jumps
+        elsewhere than at 0, by the midpoint rule with 20,000, whose error is below 1e-3.
 
     Raises:
         ValueError: a number out of range, an unknown name, or a function that changes the shape.
@@ -116,11 +134,17 @@ def _root(excess: Callable[[Tensor], Tensor]) -> float:
     if abs(at_one) < 1e-12:
         return 1.0
     end = _LARGEST if at_one > 0 else _SMALLEST
-    points = torch.logspace(0, math.log10(end), 1 + 16 * abs(round(math.log10(end))), dtype=torch.float64)
-    changed = (excess(points).sign() != math.copysign(1, at_one)).nonzero()
-    if changed.numel() == 0:
+    direction = math.copysign(1.0, math.log10(end))
+    inside = outside = 1.0
+    for decade in range(abs(round(math.log10(end)))):  # in steps of a sixteenth
+        points = 10 ** (direction * (decade + torch.arange(1, 17, dtype=torch.float64) / 16))
+        changed = (excess(points).sign() != math.copysign(1, at_one)).nonzero()
+        if changed.numel() > 0:
+            outside = float(points[changed[0]])
+            inside = outside / 10 ** (direction / 16)
+            break
+    else:
         return end
-    inside, outside = float(points[changed[0] - 1]), float(points[changed[0]])
     for _ in range(60):
         middle = math.sqrt(inside * outside)
         same = float(excess(torch.tensor([middle], dtype=torch.float64))) * at_one > 0
