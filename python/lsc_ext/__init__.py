@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from lsc_ext import nn
+from lsc_ext import nn, theory
 from lsc_ext._C import build_info
 from lsc_ext.estimate import RadiusEstimate, Status
 from lsc_ext.lyapunov import LyapunovReport, ProductReport, lyapunov, products
@@ -37,4 +37,5 @@ __all__ = [
     "radii",
     "scan",
     "spectral_radius",
+    "theory",
 ]

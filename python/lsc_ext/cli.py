@@ -1,4 +1,4 @@
-"""The command line: ``python -m lsc_ext info | demo | radii | pretrain | bench``.
+"""The command line: ``python -m lsc_ext info | demo | radii | pretrain | paper | bench``.
 
 Exit codes: 0 done; 1 done, but a correctness check failed; 2 bad arguments or missing packages; 130 Ctrl-C.
 """
@@ -24,9 +24,23 @@ from lsc_ext.data import SOURCES, load_images
 from lsc_ext.demo import DemoConfig, run_demo
 from lsc_ext.files import write_json, write_whole
 from lsc_ext.operator import DIRECTIONS
+from lsc_ext.paper import FIGURE_GROUPS, FIGURES, chosen_figures, run_figure
+from lsc_ext.plot import FORMATS
 from lsc_ext.pretrain import MOVES, PRETRAINED_DIRECTIONS, PretrainConfig, pretrain
 from lsc_ext.radii import radii
 from lsc_ext.spectral import METHODS
+
+_PAPER_SIZES = {
+    "layers": "how many",
+    "time_steps": "length of the sequences",
+    "hidden_size": "units of every layer",
+    "batch_size": "sequences",
+    "steps": "most steps of pre-training",
+    "train_steps": "steps of training after it",
+    "seeds": "networks to average over",
+    "draws": "paths to draw",
+    "skip": "first steps to leave out",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,6 +114,25 @@ def _parser() -> argparse.ArgumentParser:
     repair.add_argument("--save", type=Path, default=None, help="write the weights to this .safetensors file")
     repair.add_argument("--report", type=Path, default=None, help="write the measurements to this JSON file")
     repair.add_argument("--plot", type=Path, default=None, help="draw radii and history to this PNG file")
+
+    paper = command(
+        "paper", _paper, "figures of arXiv 2308.12075 from numbers computed here and now; lists them if none"
+    )
+    paper.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join((*FIGURES, *FIGURE_GROUPS))}")
+    paper.add_argument("--folder", type=Path, default=Path("lsc_paper"), help="where NAME.json and the picture go")
+    paper.add_argument("--format", choices=FORMATS, default="svg", help="of the pictures")
+    paper.add_argument("--seed", type=int, default=0, help="of weights, data and start vectors")
+    paper.add_argument(
+        "--data", choices=["normal", *sorted(SOURCES)], default=None, help="sequences to run networks on"
+    )
+    paper.add_argument(
+        "--architectures", nargs="+", choices=sorted(nn.ARCHITECTURES), default=None, metavar="NAME", help="networks"
+    )
+    paper.add_argument("--targets", nargs="+", default=None, metavar="RHO", help="numbers, or 'unbalanced'")
+    for name, text in _PAPER_SIZES.items():
+        paper.add_argument(
+            f"--{name.replace('_', '-')}", type=int, default=None, help=f"{text}; the figure's own if absent"
+        )
 
     bench = command("bench", _bench, "correctness first, then speed against the strongest peers")
     bench.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
@@ -220,12 +253,7 @@ def _radii(options: argparse.Namespace) -> int:
 
 
 def _pretrain(options: argparse.Namespace) -> int:
-    target = options.target
-    if target is not None and target != "unbalanced":
-        try:
-            target = float(target)
-        except ValueError:
-            raise ValueError(f"--target: expected a number or 'unbalanced', got {target!r}") from None
+    target = None if options.target is None else _target(options.target, "--target")
     for path in (options.save, options.report, options.plot):
         if path is not None and not path.resolve().parent.is_dir():
             raise ValueError(f"{path}: expected a file in a folder that exists, got none at {path.resolve().parent}")
@@ -250,6 +278,39 @@ def _pretrain(options: argparse.Namespace) -> int:
         result.plot(options.plot)
     _print(options, result.to_dict(), str(result))
     return 0
+
+
+def _paper(options: argparse.Namespace) -> int:
+    if not options.figures:
+        content = {name: figure.element for name, figure in FIGURES.items()}
+        text = "\n".join(f"{name:<12}{element}" for name, element in content.items())
+        _print(options, content, text)
+        return 0
+    names = ("data", "architectures", *_PAPER_SIZES)
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.targets is not None:
+        given["targets"] = [_target(text, "--targets") for text in options.targets]
+    figures = chosen_figures(options.figures, list(given))
+    report = {}
+    for figure in figures:
+        numbers, files = run_figure(figure, options.folder, file_format=options.format, seed=options.seed, **given)
+        report[figure.name] = {**numbers, "files": [str(file) for file in files]}
+        if not options.json:
+            print("\n".join((f"{figure.name}: {figure.element}", *(f"  {line}" for line in numbers["findings"]))))
+            print(f"  wrote {', '.join(map(str, files))}", flush=True)
+    if options.json:
+        print(json.dumps(report, indent=2))
+    return 0
+
+
+def _target(text: str, option: str) -> float | str:
+    """A number, or 'unbalanced'."""
+    if text == "unbalanced":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{option}: expected a number or 'unbalanced', got {text!r}") from None
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -1,9 +1,13 @@
-"""Pictures of results, from the same plain numbers that are written as JSON. Needs matplotlib, imported when called."""
+"""Pictures of results, from the same plain numbers that are written as JSON. Needs matplotlib, imported when called.
+
+A path's ending chooses the format, .png or .svg.
+"""
 
 from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,24 +16,43 @@ from lsc_ext.files import write_whole
 
 BEFORE, AFTER = "#9c9c9c", "#1f6f8b"
 _COLOURS = ("#9c9c9c", "#1f6f8b", "#c8553d", "#588157")
+FORMATS = ("png", "svg")
 
 
-def _figure(columns: int, width: float = 4.6, height: float = 3.4) -> tuple[Any, Any]:
+def new_figure(columns: int, rows: int = 1, *, width: float = 4.6, height: float = 3.4) -> tuple[Any, Any]:
+    """An empty figure and its axes, row by row in one list; ``width`` and ``height`` in inches of each."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * columns, height), layout="constrained")
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _save(figure: Any, path: str | os.PathLike[str]) -> Path:
+def save_figure(figure: Any, path: str | os.PathLike[str], description: str | None = None) -> Path:
+    """Writes PNG or SVG by the path's ending, with a description inside; the same figure gives the same bytes.
+
+    Raises:
+        ValueError: another ending.
+    """
+    import matplotlib
+
+    kind = Path(path).suffix.removeprefix(".").lower()
+    if kind not in FORMATS:
+        raise ValueError(f"path: expected a file that ends in .png or .svg, got {path}")
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=130)
-    return write_whole(path, content.getvalue())
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lsc_ext"}):
+        metadata: dict[str, str | None] = {} if description is None else {"Description": description}
+        if kind == "svg":
+            metadata = {"Date": None, **metadata}
+        figure.savefig(content, format=kind, dpi=130, metadata=metadata)
+    written = content.getvalue()
+    if kind == "svg":  # a hundredth of a point is enough for a line, and half the bytes
+        written = re.sub(rb' d="[^"]*"', lambda line: re.sub(rb"(\.\d\d)\d+", rb"\1", line[0]), written)
+    return write_whole(path, written)
 
 
 def _draw_radii(axis: Any, result: Mapping[str, Any], direction: str) -> None:
@@ -60,15 +83,15 @@ def plot_radii(results: Mapping[str, Mapping[str, Any]], path: str | os.PathLike
 
     Args:
         results: network name -> what ``PretrainResult.to_dict`` returns.
-        path: PNG file to write.
+        path: file to write.
     """
     panels = [(name, result, d) for name, result in results.items() for d in result["targets"]]
-    figure, axes = _figure(len(panels))
+    figure, axes = new_figure(len(panels))
     for axis, (name, result, direction) in zip(axes, panels, strict=True):
         _draw_radii(axis, result, direction)
         axis.set_title(f"{name}, along {direction}")
     axes[0].legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_pretraining(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -76,10 +99,10 @@ def plot_pretraining(result: Mapping[str, Any], path: str | os.PathLike[str]) ->
 
     Args:
         result: what ``PretrainResult.to_dict`` returns.
-        path: PNG file to write.
+        path: file to write.
     """
     directions = list(result["targets"])
-    figure, axes = _figure(len(directions) + 1)
+    figure, axes = new_figure(len(directions) + 1)
     for axis, direction in zip(axes, directions, strict=False):
         _draw_radii(axis, result, direction)
     axes[0].legend(frameon=False)
@@ -89,7 +112,7 @@ def plot_pretraining(result: Mapping[str, Any], path: str | os.PathLike[str]) ->
     axes[-1].set_xlabel("step")
     axes[-1].set_ylabel("largest |mean radius - target|")
     axes[-1].legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_gradient_profiles(profiles: Mapping[str, Mapping[str, Sequence[float]]], path: str | os.PathLike[str]) -> Path:
@@ -97,9 +120,9 @@ def plot_gradient_profiles(profiles: Mapping[str, Mapping[str, Sequence[float]]]
 
     Args:
         profiles: network name -> curve name -> norm of the gradient with respect to the input at each time step.
-        path: PNG file to write.
+        path: file to write.
     """
-    figure, axes = _figure(len(profiles))
+    figure, axes = new_figure(len(profiles))
     for axis, (name, curves) in zip(axes, profiles.items(), strict=True):
         for (curve, values), colour in zip(curves.items(), _COLOURS, strict=False):
             axis.plot(range(1, len(values) + 1), values, color=colour, label=curve)
@@ -108,7 +131,7 @@ def plot_gradient_profiles(profiles: Mapping[str, Mapping[str, Sequence[float]]]
         axis.set_ylabel("| d sum of top outputs / d x(t) |")
         axis.set_title(name)
         axis.legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_accuracy(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], path: str | os.PathLike[str]) -> Path:
@@ -116,9 +139,9 @@ def plot_accuracy(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
 
     Args:
         curves: network name -> arm -> seed -> test accuracy after each epoch.
-        path: PNG file to write.
+        path: file to write.
     """
-    figure, axes = _figure(len(curves))
+    figure, axes = new_figure(len(curves))
     for axis, (name, arms) in zip(axes, curves.items(), strict=True):
         for (arm, seeds), colour in zip(arms.items(), _COLOURS, strict=False):
             epochs = range(1, len(seeds[0]) + 1)
@@ -131,4 +154,4 @@ def plot_accuracy(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
         axis.set_ylim(0, 1)
         axis.set_title(name)
         axis.legend(frameon=False, loc="lower right")
-    return _save(figure, path)
+    return save_figure(figure, path)
