@@ -25,6 +25,7 @@ LAYERS = (
     ("radii", "lyapunov"),
     ("pretrain",),
     ("theory", "memory", "plot", "data"),
+    ("diagnose",),
     ("__init__",),
     ("demo", "bench", "paper"),
     ("cli",),

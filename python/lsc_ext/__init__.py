@@ -4,6 +4,7 @@ from importlib.metadata import version as _version
 
 from lsc_ext import nn, theory
 from lsc_ext._C import build_info
+from lsc_ext.diagnose import Diagnosis, Finding, diagnose
 from lsc_ext.estimate import RadiusEstimate, Status
 from lsc_ext.lyapunov import LyapunovReport, ProductReport, lyapunov, products
 from lsc_ext.operator import JacobianOperator
@@ -18,6 +19,8 @@ from lsc_ext.submodule import Submodule
 __version__ = _version("lsc_ext")
 
 __all__ = [
+    "Diagnosis",
+    "Finding",
     "JacobianOperator",
     "LyapunovReport",
     "PretrainConfig",
@@ -30,6 +33,7 @@ __all__ = [
     "Submodule",
     "block_scan",
     "build_info",
+    "diagnose",
     "lyapunov",
     "nn",
     "pretrain",

@@ -1,4 +1,4 @@
-"""The command line: ``python -m lsc_ext info | demo | radii | pretrain | paper | bench``.
+"""The command line: ``python -m lsc_ext info | demo | radii | diagnose | pretrain | paper | bench``.
 
 Exit codes: 0 done; 1 done, but a correctness check failed; 2 bad arguments or missing packages; 130 Ctrl-C.
 """
@@ -22,6 +22,7 @@ from lsc_ext import nn
 from lsc_ext.bench import GROUPS, run_bench
 from lsc_ext.data import SOURCES, load_images
 from lsc_ext.demo import DemoConfig, run_demo
+from lsc_ext.diagnose import diagnose
 from lsc_ext.files import write_json, write_whole
 from lsc_ext.operator import DIRECTIONS
 from lsc_ext.paper import FIGURE_GROUPS, FIGURES, chosen_figures, run_figure
@@ -96,6 +97,12 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--method", choices=METHODS, default="auto", help="how a radius is estimated")
     measure.add_argument("--tol", type=float, default=1e-3, help="relative residual of a converged point")
     measure.add_argument("--max-points", type=int, default=256, help="points measured per layer")
+
+    doctor = command("diagnose", _diagnose, "radii, gradients and products of steps of a network, and what to do")
+    _model_options(doctor)
+    doctor.add_argument("--steps", type=int, default=16, help="of the products whose gain and radius are measured")
+    doctor.add_argument("--max-points", type=int, default=256, help="points measured per layer and direction")
+    doctor.add_argument("--plot", type=Path, default=None, help="draw radii and gradients to this PNG or SVG file")
 
     repair = command("pretrain", _pretrain, "bring a network's radii to a target and save its weights")
     _model_options(repair)
@@ -252,11 +259,29 @@ def _radii(options: argparse.Namespace) -> int:
     return 0
 
 
-def _pretrain(options: argparse.Namespace) -> int:
-    target = None if options.target is None else _target(options.target, "--target")
-    for path in (options.save, options.report, options.plot):
+def _check_folders(*paths: Path | None) -> None:
+    """Before anything is computed that could then not be written."""
+    for path in paths:
         if path is not None and not path.resolve().parent.is_dir():
             raise ValueError(f"{path}: expected a file in a folder that exists, got none at {path.resolve().parent}")
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    _check_folders(options.plot)
+    if options.max_points < 1:
+        raise ValueError(f"--max-points: expected at least 1, got {options.max_points}")
+    model, x = _model_and_data(options)
+    generator = torch.Generator().manual_seed(options.seed)
+    found = diagnose(model, x, steps=options.steps, max_points=options.max_points, generator=generator)
+    if options.plot is not None:
+        found.plot(options.plot)
+    _print(options, found.to_dict(), str(found))
+    return 0
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    target = None if options.target is None else _target(options.target, "--target")
+    _check_folders(options.save, options.report, options.plot)
     model, x = _model_and_data(options)
     result = pretrain(
         model,

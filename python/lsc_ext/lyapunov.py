@@ -1,8 +1,8 @@
 """What happens to a gradient over many steps: Lyapunov exponents, and the gain and the radius of products of K steps.
 
 Pre-training looks at single steps, but radii do not multiply: [[0, 2], [0, 0]] and its transpose have radius 0, their
-product has radius 4. docs/math/products-of-steps.md. Letters: L layers, T time steps, B sequences, P points, k exponents,
-K steps of a product.
+product has radius 4. docs/math/products-of-steps.md. Letters: L layers, T time steps, B sequences, P points, k
+exponents, K steps of a product.
 """
 
 from __future__ import annotations

@@ -115,6 +115,45 @@ def plot_pretraining(result: Mapping[str, Any], path: str | os.PathLike[str]) ->
     return save_figure(figure, path)
 
 
+def plot_diagnosis(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Radii by layer, and the gradients with respect to each step's input beside what the radii let expect.
+
+    Args:
+        result: what ``Diagnosis.to_dict`` returns.
+        path: file to write.
+    """
+    rows = result["radii"]["rows"]
+    directions = list(dict.fromkeys(row["direction"] for row in rows))
+    figure, (left, right) = new_figure(2)
+    for offset, (direction, colour) in enumerate(zip(directions, _COLOURS[1:], strict=False)):
+        own = [row for row in rows if row["direction"] == direction]
+        left.errorbar(
+            [row["layer"] + 1 + 0.08 * offset for row in own],
+            [row["mean"] for row in own],
+            yerr=[row["std"] for row in own],
+            fmt="o",
+            color=colour,
+            capsize=3,
+            label=f"along {direction}",
+        )
+    left.set_ylim(bottom=0)
+    left.set_xticks(sorted({row["layer"] + 1 for row in rows}))
+    left.set_xlabel("layer")
+    left.set_ylabel("radius, mean and std over points")
+    left.legend(frameon=False)
+    expected = [10**value for value in result["expected_log10_gradient"]]
+    curves = {"expected from radii": expected, "all outputs": result["gradient"]}
+    curves["last output"] = result["gradient_from_last"]
+    for (name, values), colour in zip(curves.items(), _COLOURS, strict=False):
+        if values is not None:
+            right.plot(range(1, len(values) + 1), values, "o-" if len(values) == 1 else "-", color=colour, label=name)
+    right.set_yscale("log")
+    right.set_xlabel("time step t of the input")
+    right.set_ylabel("norm of the gradient at x(t)")
+    right.legend(frameon=False)
+    return save_figure(figure, path)
+
+
 def plot_gradient_profiles(profiles: Mapping[str, Mapping[str, Sequence[float]]], path: str | os.PathLike[str]) -> Path:
     """Gradient norms over time, one panel per network.
 
