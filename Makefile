@@ -19,7 +19,7 @@ SANITIZED_TESTS = $(wildcard tests/test_ops.py tests/test_operator.py tests/test
 CUDA_TESTS = tests/test_cuda_short.py tests/test_cuda_operators.py tests/test_cuda_forward_radii.py
 SANITIZED_CUDA_TESTS =
 # A process for each core, each with one thread: tests that are about threads ask for their own.
-PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto
+PYTEST = env OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto
 
 # The GPUs that `make cuda-check` compiles for, where, and with which nvcc; its wheels are installed where there is none.
 GPUS = 80-real;90
@@ -125,7 +125,7 @@ sanitize: $(VENV)/.installed $(VENV)/.mnist
 	PYTHONPATH=$(BUILD)/sanitize/site ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 	  LSC_EMULATED_BUILD=$(CURDIR)/$(BUILD)/sanitize \
-	  $(PY) -m pytest -m "not slow" --capture=sys $(SANITIZED_TESTS) $(SANITIZED_CUDA_TESTS)
+	  $(PYTEST) -m "not slow" --capture=sys $(SANITIZED_TESTS) $(SANITIZED_CUDA_TESTS)
 
 bench: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals
 	$(PY) bench/run.py $(if $(GROUP),--group $(GROUP))
