@@ -1,0 +1,91 @@
+"""The whole of a pre-training: what comes in is checked, measured, moved, and measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lsc_ext.operator import eval_mode
+from lsc_ext.pretrain.config import PretrainConfig, settings_of
+from lsc_ext.pretrain.loop import Loop
+from lsc_ext.pretrain.progress import ProgressBar
+from lsc_ext.pretrain.result import PretrainResult, PretrainStep
+from lsc_ext.pretrain.split import Sequences
+from lsc_ext.pretrain.target import resolve_target
+from lsc_ext.radii import RadiusReport, radii
+from lsc_ext.trajectory import trajectory_of
+
+
+def pretrain(
+    model: nn.Module,
+    data: Tensor | Iterable[Any] | None,
+    target: float | str | Mapping[str, float] | None = None,
+    *,
+    config: PretrainConfig | None = None,
+    progress: bool | None = None,
+    callback: Callable[[PretrainStep], None] | None = None,
+    **options: Any,
+) -> PretrainResult:
+    """Brings the mean spectral radius of every layer to ``target`` by changing the model's weights in place.
+
+    Args:
+        model: any that :func:`lsc_ext.radii` takes.
+        data: sequences (samples, for a feed-forward model) in the model's own layout; a DataLoader or any iterable of
+            them (or of tuples that begin with them); None for standard normal ones, drawn afresh at every step. Moved
+            to the device of the weights.
+        target: 1.0, 0.5, "unbalanced", ``{"time": a, "depth": b}``, or None for 1 with one layer or without recurrence,
+            0.5 with several.
+        config: how; ``options`` are its fields by name and override it.
+        progress: show a progress bar; None for only where standard error is a terminal.
+        callback: called with each step's record.
+        **options: fields of :class:`PretrainConfig`.
+
+    Returns:
+        A :class:`PretrainResult`. ``before`` and ``after`` are measured on points that the optimiser did not use: a
+        fifth of the sequences by seed, at least one; of a single sequence its last fifth; without data, fresh draws.
+
+    Raises:
+        ValueError: an option out of range, no data, or numbers that are not finite in data or weights.
+        TypeError: the model is of another kind, or an option is unknown.
+        FloatingPointError: no measured radius is finite.
+        KeyboardInterrupt: after the best weights so far were put back.
+
+    On every error the model holds the best weights so far, or the ones it came with.
+    """
+    settings = settings_of(config, options)
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise ValueError(f"model: expected finite weights, got NaN or infinity in {name}")
+    source = Sequences(model, data, settings)
+    trajectory = trajectory_of(model, source.held_out.narrow(source.sample_dim, 0, 1))
+    asked = trajectory.pretrained if settings.directions is None else settings.directions
+    directions = tuple(d for d in asked if len(trajectory.layers_of(d)) > 0)
+    if not directions:
+        raise ValueError(f"directions: expected one that this model has, got {asked}")
+    targets = resolve_target(target, directions, trajectory.num_layers, trajectory.time_steps)
+    certify: dict[str, Any] = {
+        "directions": directions,
+        "tol": settings.certify_tol,
+        "num_matvecs": settings.num_matvecs,
+        "method": settings.method,
+        "max_points": settings.certify_points,
+    }
+
+    def certified() -> RadiusReport:
+        with torch.no_grad():
+            return radii(model, source.held_out, generator=torch.Generator().manual_seed(settings.seed), **certify)
+
+    before = certified()
+    loop = Loop(model, settings, targets, source)
+    try:
+        with eval_mode(model), ProgressBar(settings.steps, progress) as advance:
+            for record in loop.run():
+                advance(record)
+                if callback is not None:
+                    callback(record)
+    finally:
+        loop.kept.put_back()
+    return PretrainResult(before, certified(), loop.history, loop.converged, targets, settings, loop.best_step)
