@@ -18,6 +18,7 @@ LAYERS = (
     ("estimators",),
     ("radius_gradient", "fused"),
     ("spectral", "frobenius"),
+    ("weights",),
     ("trajectory",),
     ("steps",),
     ("nn",),
