@@ -118,7 +118,11 @@ def test_a_single_layer_has_no_depth_to_pretrain():
 @pytest.mark.parametrize("direction", PRETRAINED_DIRECTIONS)
 def test_every_direction_alone_is_brought_nearer(direction):
     model = small("rnn_tanh")
-    result = lsc.pretrain(model, sequences(), 0.5, directions=(direction,), steps=40, max_points=16)
+    readout = linear(16, 4, **SINGLE) if direction == "output" else None
+    target = {direction: 0.5}
+    result = lsc.pretrain(
+        model, sequences(), target, readout=readout, directions=(direction,), steps=40, max_points=16
+    )
     before = max(abs(row["mean"] - 0.5) for row in result.before.rows())
     assert result.deviation() < before
 
@@ -247,11 +251,11 @@ BAD_OPTIONS = {
     "moves": (
         {"moves": ("jump",)},
         ValueError,
-        r"moves: expected distinct names among gradient, rescale, got \('jump',\)",
+        r"moves: expected distinct names among gradient, rescale, .*, swap, got \('jump',\)",
     ),
     "no moves": ({"moves": ()}, ValueError, r"moves: expected distinct names .*, got \(\)"),
     "string": ({"moves": "rescale"}, TypeError, "moves: expected a sequence of names, got the string 'rescale'"),
-    "directions": ({"directions": ("input",)}, ValueError, "directions: expected distinct names among time, depth"),
+    "directions": ({"directions": ("up",)}, ValueError, "directions: expected distinct names among time, depth"),
     "method": ({"method": "lanczos"}, ValueError, "method: expected one of auto"),
     "lr": ({"lr": math.nan}, ValueError, "lr: expected a positive number, got nan"),
     "weight_decay": ({"weight_decay": -1}, ValueError, "weight_decay: expected a number >= 0, got -1"),

@@ -5,13 +5,14 @@ Herranz-Celotti & Rouat, "Stabilizing RNN Gradients through Pre-training", arXiv
 steps, P points measured per layer.
 """
 
-from lsc_ext.pretrain.config import MOVES, PRETRAINED_DIRECTIONS, PretrainConfig
+from lsc_ext.pretrain.config import MOVES, PRESETS, PRETRAINED_DIRECTIONS, PretrainConfig
 from lsc_ext.pretrain.result import PretrainResult, PretrainStep
 from lsc_ext.pretrain.run import pretrain
 from lsc_ext.pretrain.target import resolve_target
 
 __all__ = [
     "MOVES",
+    "PRESETS",
     "PRETRAINED_DIRECTIONS",
     "PretrainConfig",
     "PretrainResult",

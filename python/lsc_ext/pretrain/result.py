@@ -22,6 +22,10 @@ class PretrainStep:
         deviation: largest distance of a layer's mean radius to its target.
         means: direction -> mean radius of each layer.
         certified: fraction of the measured points that converged.
+        errors: direction -> standard error of each of these means, as one of all points that could have been drawn;
+            NaN of points of a single sequence.
+
+    Of a layer that a schedule left out, means and errors are those of the last step that had it.
     """
 
     step: int
@@ -29,6 +33,7 @@ class PretrainStep:
     deviation: float
     means: dict[str, list[float]]
     certified: float
+    errors: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from lsc_ext.operator import eval_mode
 from lsc_ext.pretrain.config import PretrainConfig, settings_of
 from lsc_ext.pretrain.loop import Loop
+from lsc_ext.pretrain.moves.swap import partners
 from lsc_ext.pretrain.progress import ProgressBar
 from lsc_ext.pretrain.result import PretrainResult, PretrainStep
 from lsc_ext.pretrain.split import Sequences
 from lsc_ext.pretrain.target import resolve_target
 from lsc_ext.radii import RadiusReport, radii
-from lsc_ext.trajectory import trajectory_of
+from lsc_ext.trajectory import Readout, Trajectory, trajectory_of
 
 
 def pretrain(
@@ -25,6 +26,8 @@ def pretrain(
     target: float | str | Mapping[str, float] | None = None,
     *,
     config: PretrainConfig | None = None,
+    preset: str | None = None,
+    readout: Readout | None = None,
     progress: bool | None = None,
     callback: Callable[[PretrainStep], None] | None = None,
     **options: Any,
@@ -39,6 +42,10 @@ def pretrain(
         target: 1.0, 0.5, "unbalanced", ``{"time": a, "depth": b}``, or None for 1 with one layer or without recurrence,
             0.5 with several.
         config: how; ``options`` are its fields by name and override it.
+        preset: in place of ``config``, a schedule of the paper: "paper_rnn", "paper_lru" or "paper_ffn", the
+            constructors of :class:`PretrainConfig`.
+        readout: maps what the last layer hands up, [N, H], to [N, O]; adds the direction "output". A module is changed
+            in place and restored with the model.
         progress: show a progress bar; None for only where standard error is a terminal.
         callback: called with each step's record.
         **options: fields of :class:`PretrainConfig`.
@@ -55,16 +62,17 @@ def pretrain(
 
     On every error the model holds the best weights so far, or the ones it came with.
     """
-    settings = settings_of(config, options)
-    for name, parameter in model.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            raise ValueError(f"model: expected finite weights, got NaN or infinity in {name}")
+    settings = settings_of(config, preset, options)
+    for argument, module in (("model", model), ("readout", readout)):
+        for name, parameter in module.named_parameters() if isinstance(module, nn.Module) else ():
+            if not bool(parameter.isfinite().all()):
+                raise ValueError(f"{argument}: expected finite weights, got NaN or infinity in {name}")
     source = Sequences(model, data, settings)
     trajectory = trajectory_of(model, source.held_out.narrow(source.sample_dim, 0, 1))
-    asked = trajectory.pretrained if settings.directions is None else settings.directions
-    directions = tuple(d for d in asked if len(trajectory.layers_of(d)) > 0)
-    if not directions:
-        raise ValueError(f"directions: expected one that this model has, got {asked}")
+    directions = _directions(trajectory, settings, readout)
+    _check_moves(trajectory, settings)
+    if settings.stop == "certain" and source.population == 1:
+        raise ValueError("stop: expected 'certain' for several sequences, whose means have an error, got it for one")
     targets = resolve_target(target, directions, trajectory.num_layers, trajectory.time_steps)
     certify: dict[str, Any] = {
         "directions": directions,
@@ -72,6 +80,8 @@ def pretrain(
         "num_matvecs": settings.num_matvecs,
         "method": settings.method,
         "max_points": settings.certify_points,
+        "readout": readout,
+        "square": settings.square,
     }
 
     def certified() -> RadiusReport:
@@ -79,9 +89,9 @@ def pretrain(
             return radii(model, source.held_out, generator=torch.Generator().manual_seed(settings.seed), **certify)
 
     before = certified()
-    loop = Loop(model, settings, targets, source)
+    loop = Loop(model, settings, targets, source, readout)
     try:
-        with eval_mode(model), ProgressBar(settings.steps, progress) as advance:
+        with eval_mode(model, readout), ProgressBar(settings.steps, progress) as advance:
             for record in loop.run():
                 advance(record)
                 if callback is not None:
@@ -89,3 +99,32 @@ def pretrain(
     finally:
         loop.kept.put_back()
     return PretrainResult(before, certified(), loop.history, loop.converged, targets, settings, loop.best_step)
+
+
+def _directions(trajectory: Trajectory, settings: PretrainConfig, readout: Readout | None) -> tuple[str, ...]:
+    """What to bring to a target: of what was asked for, what the model has."""
+    asked = trajectory.pretrained if settings.directions is None else settings.directions
+    if readout is None and "output" in asked:
+        raise ValueError("readout: expected a module for direction 'output', got None")
+    if readout is not None and "output" not in asked:
+        asked = (*asked, "output")
+    directions = tuple(d for d in asked if len(trajectory.layers_of(d)) > 0)
+    if not directions:
+        raise ValueError(f"directions: expected one that this model has, got {asked}")
+    return directions
+
+
+def _check_moves(trajectory: Trajectory, settings: PretrainConfig) -> None:
+    """Refuses a move that would never do anything."""
+    layers = range(trajectory.num_layers)
+    weights = [trajectory.weights_of(layer) for layer in layers]
+    nothing = {
+        "gate_bias": all(trajectory.carry("gate_bias", layer) is None for layer in layers),
+        "timescale": all(trajectory.carry("timescale", layer) is None for layer in layers),
+        "swap": all(not partners(a, b) for i, a in enumerate(weights) for b in weights[:i]),
+        "shuffle": not any(weight.value.dim() >= 2 for row in weights for weight in row),
+        "rescale": settings.rescale_rule != "response" and all(w.role == "other" for row in weights for w in row),
+    }
+    for move in settings.moves:
+        if nothing.get(move, False):
+            raise ValueError(f"moves: expected such as change something in this model, got {move!r}")

@@ -51,6 +51,11 @@ class Sequences:
             self.held_out = x.index_select(self.sample_dim, order[:kept])
             self._training = x.index_select(self.sample_dim, order[kept:])
 
+    @property
+    def population(self) -> int | None:
+        """Sequences that batches are drawn from; None where they are drawn afresh."""
+        return None if self._fresh is not None else self._training.shape[self.sample_dim]
+
     def batch(self) -> Tensor:
         """The next training batch."""
         if self._fresh is not None:

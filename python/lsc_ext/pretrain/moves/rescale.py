@@ -1,4 +1,4 @@
-"""Multiply a layer's kernel by target / measured radius."""
+"""Multiply a kernel by target / measured radius, damped by how far the radius follows it."""
 
 from __future__ import annotations
 
@@ -6,38 +6,65 @@ import functools
 import math
 from collections.abc import Callable
 
+from torch import Tensor
+
 from lsc_ext.pretrain.config import PretrainConfig
-from lsc_ext.pretrain.measurement import Measurement
+from lsc_ext.pretrain.measurement import LayerRadius, Measurement
 from lsc_ext.pretrain.moves.move import Change, Move
+from lsc_ext.trajectory import Kernel
 
 
-class Rescale(Move):
-    """The factor is clipped, and damped by how far the kernel's scale moves the radius at all (docs/design/0006).
+class Damped(Move):
+    """One kernel of each measured radius, clipped, and damped as docs/design/0006 has it.
 
     Args:
         settings: the largest factor.
         calm: what the largest factor's logarithm is multiplied with.
     """
 
+    #: Whether the kernel is left alone where another move multiplies it.
+    unless_scaled = False
+
     def __init__(self, settings: PretrainConfig, calm: Callable[[], float]) -> None:
         self._limit, self._calm = math.log1p(settings.rescale_limit), calm
 
-    def plan(self, measured: Measurement) -> list[Change]:
+    def _kernel(self, row: LayerRadius) -> Kernel | None:
+        raise NotImplementedError
+
+    def plan(self, measured: Measurement, step: int) -> list[Change]:
         """One scaling for each kernel."""
-        changes: list[Change] = []
+        return [
+            Change(functools.partial(kernel.scale, factor), kernel.weights, self.unless_scaled)
+            for kernel, factor in self.factors(measured)
+        ]
+
+    def factors(self, measured: Measurement) -> list[tuple[Kernel, float]]:
+        """What each kernel is to be multiplied with."""
+        found: list[tuple[Kernel, float]] = []
         limit = self._limit * self._calm()
         for direction, rows in measured.rows.items():
             for row in rows:
+                kernel = self._kernel(row)
                 mean = row.estimate.mean()
                 level = float(mean.detach())
-                if row.kernel is None or level <= 0 or row.kernel.frozen:
+                if kernel is None or level <= 0 or kernel.frozen:
                     continue
                 wanted = math.log(measured.targets[direction] / level)
-                damping = 1.0
-                if mean.requires_grad:
-                    # d log(mean radius) / d log(scale): 1 where the Jacobian is proportional to the kernel, 0 where the
-                    # gates alone set the radius and no scale would help.
-                    damping = min(max(row.kernel.response(mean), 0.0), 1.0)
-                factor = math.exp(damping * min(max(wanted, -limit), limit))
-                changes.append(functools.partial(row.kernel.scale, factor))
-        return changes
+                found.append((kernel, math.exp(_damping(kernel, mean) * min(max(wanted, -limit), limit))))
+        return found
+
+
+def _damping(kernel: Kernel, mean: Tensor) -> float:
+    """D log(mean radius) / d log(scale), within [0, 1].
+
+    1 where the Jacobian is proportional to the kernel, 0 where it has no part in the radius; 1 too where no gradients
+    are recorded.
+    """
+    return min(max(kernel.response(mean), 0.0), 1.0) if mean.requires_grad else 1.0
+
+
+class Rescale(Damped):
+    """The kernels: recurrent weights in time, input weights along depth."""
+
+    def _kernel(self, row: LayerRadius) -> Kernel | None:
+        return row.kernel
