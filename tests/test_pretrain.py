@@ -120,9 +120,7 @@ def test_every_direction_alone_is_brought_nearer(direction):
     model = small("rnn_tanh")
     readout = linear(16, 4, **SINGLE) if direction == "output" else None
     target = {direction: 0.5}
-    result = lsc.pretrain(
-        model, sequences(), target, readout=readout, directions=(direction,), steps=40, max_points=16
-    )
+    result = lsc.pretrain(model, sequences(), target, readout=readout, directions=(direction,), steps=40, max_points=16)
     before = max(abs(row["mean"] - 0.5) for row in result.before.rows())
     assert result.deviation() < before
 
