@@ -376,6 +376,15 @@ def test_a_pair_moves_two_consecutive_layers_and_the_record_keeps_the_others():
     assert kept.count(True) == 3
 
 
+@pytest.mark.parametrize("moves", [("gradient",), ("rescale",), ("gradient", "shuffle")])
+def test_a_pair_without_a_jacobian_of_the_directions_asked_for_moves_nothing_by_it(moves):
+    model = build("gru", layers=5)
+    options = {"directions": ("input",), "schedule": "pair", "stop": "never", "max_points": 4, "steps": 8}
+    result = lsc.pretrain(model, sequences(), {"input": 0.5}, moves=moves, **options)
+    assert len({step.means["input"][0] for step in result.history}) < 8
+    assert any(math.isnan(step.certified) for step in result.history)
+
+
 def test_states_from_a_normal_distribution_are_not_those_that_are_reached():
     model = build("lstm")
     means = {}
@@ -407,7 +416,7 @@ def test_a_model_without_states_is_refused_normal_ones(model):
     assert changed(before, weights_of(model)) == set()
 
 
-def test_input_and_output_are_brought_to_their_targets_and_the_readout_moves():
+def test_input_and_output_are_brought_to_their_targets_and_the_readout_moves(tmp_path):
     model, readout = build("gru", layers=2), linear(HIDDEN, 4, **SINGLE)
     before = weights_of(readout)
     result = lsc.pretrain(
@@ -418,6 +427,7 @@ def test_input_and_output_are_brought_to_their_targets_and_the_readout_moves():
     assert result.converged
     assert result.deviation() < 0.06
     assert changed(before, weights_of(readout))
+    assert result.plot(tmp_path / "radii.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_output_is_measured_by_the_frobenius_norm_of_the_readout():

@@ -68,13 +68,19 @@ class Measurement:
         return {d: {row.layer: row.error for row in rows} for d, rows in self.rows.items()}
 
     @property
+    def nothing(self) -> bool:
+        """Whether no layer was measured: a pair may have no Jacobian of the directions asked for."""
+        return not any(self.rows.values())
+
+    @property
     def certified(self) -> float:
         """Fraction of the points that converged."""
-        return concatenate([row.estimate for rows in self.rows.values() for row in rows]).certified_fraction
+        found = [row.estimate for rows in self.rows.values() for row in rows]
+        return concatenate(found).certified_fraction if found else float("nan")
 
     def loss(self) -> Tensor:
-        """Mean over points of (radius - target)^2, summed over directions."""
-        parts = []
+        """Mean over points of (radius - target)^2, summed over directions; 0 where nothing was measured."""
+        parts = [torch.zeros(())] if self.nothing else []
         for direction, rows in self.rows.items():
             if not rows:
                 continue

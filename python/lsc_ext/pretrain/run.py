@@ -40,7 +40,7 @@ def pretrain(
             them (or of tuples that begin with them); None for standard normal ones, drawn afresh at every step. Moved
             to the device of the weights.
         target: 1.0, 0.5, "unbalanced", ``{"time": a, "depth": b}``, or None for 1 with one layer or without recurrence,
-            0.5 with several.
+            0.5 with several; of "input" and "output" as :func:`lsc_ext.pretrain.resolve_target` has it.
         config: how; ``options`` are its fields by name and override it.
         preset: in place of ``config``, a schedule of the paper: "paper_rnn", "paper_lru" or "paper_ffn", the
             constructors of :class:`PretrainConfig`.

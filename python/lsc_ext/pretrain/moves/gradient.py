@@ -65,7 +65,7 @@ class Gradient(Move):
             self._step()
             self._optimizer.zero_grad(set_to_none=True)
 
-        return [Change(follow)]
+        return [] if measured.nothing else [Change(follow)]
 
     def heard(self, deviation: float) -> None:
         """Halves the learning rate after ``plateau`` steps without progress of the largest distance to a target."""
