@@ -1,6 +1,6 @@
+import importlib
 import json
 import math
-import sys
 
 import pytest
 import torch
@@ -171,7 +171,7 @@ def test_an_endless_iterator_is_read_to_the_limit():
 
 
 def test_held_out_sequences_are_not_used_by_the_optimiser(monkeypatch):
-    measurement, run = (sys.modules[f"lsc_ext.pretrain.{name}"] for name in ("measurement", "run"))
+    measurement, run = (importlib.import_module(f"lsc_ext.pretrain.{name}") for name in ("measurement", "run"))
     measured, certified = [], []
     optimise, certify = measurement.trajectory_of, run.radii
     monkeypatch.setattr(measurement, "trajectory_of", lambda m, x, *a: measured.append(x.clone()) or optimise(m, x, *a))

@@ -1,8 +1,8 @@
 """Each move of pre-training by what it does to the weights in one step, and what keeps it apart from the others."""
 
+import importlib
 import itertools
 import math
-import sys
 
 import pytest
 import torch
@@ -47,7 +47,8 @@ def one_step(model, target=0.5, *, step=1, readout=None, data="own", **options):
         seen.append(weights_of(*modules))
         records.append(record)
 
-    options = {"steps": step + 1, "max_points": 8, "stop": "never", "anneal": None, **options}
+    quick = {"steps": step + 1, "max_points": 8, "stop": "never", "anneal": None, "certify_points": 1}
+    options = {**quick, **options}
     data = data_for(model) if isinstance(data, str) else data
     lsc.pretrain(model, data, target, readout=readout, callback=note, **options)
     return seen[step - 1], seen[step], records[step - 1]
@@ -398,7 +399,9 @@ def test_normal_states_have_variance_one_and_every_recurrent_layer_takes_them(na
     model, given = build(name, batch_first=True), []
     read = trajectory_of
     monkeypatch.setattr(
-        sys.modules["lsc_ext.pretrain.restart"], "trajectory_of", lambda m, x, s: given.append((x, s)) or read(m, x, s)
+        importlib.import_module("lsc_ext.pretrain.restart"),
+        "trajectory_of",
+        lambda m, x, s: given.append((x, s)) or read(m, x, s),
     )
     one_step(model, states="normal", moves=("rescale",), data=normal(40, 4, INPUTS, dtype=torch.float32))
     x, states = given[0]
@@ -528,7 +531,14 @@ def test_a_readout_that_is_not_finite_is_refused():
         lsc.pretrain(build("gru"), sequences(), 0.5, readout=readout)
 
 
-RANDOM = {"shuffle_probability": 1.0, "swap_probability": 1.0, "anneal": None, "stop": "never", "max_points": 4}
+RANDOM = {
+    "shuffle_probability": 1.0,
+    "swap_probability": 1.0,
+    "anneal": None,
+    "stop": "never",
+    "max_points": 4,
+    "certify_points": 1,
+}
 
 
 @pytest.mark.parametrize("move", MOVES)

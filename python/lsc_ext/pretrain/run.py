@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from lsc_ext.operator import eval_mode
 from lsc_ext.pretrain.config import PretrainConfig, settings_of
-from lsc_ext.pretrain.loop import Loop
-from lsc_ext.pretrain.moves.swap import partners
 from lsc_ext.pretrain.progress import ProgressBar
 from lsc_ext.pretrain.result import PretrainResult, PretrainStep
 from lsc_ext.pretrain.split import Sequences
@@ -62,6 +60,10 @@ def pretrain(
 
     On every error the model holds the best weights so far, or the ones it came with.
     """
+    # Not with the package, whose import should cost little.
+    from lsc_ext.pretrain.loop import Loop
+    from lsc_ext.pretrain.moves.check import check_moves
+
     settings = settings_of(config, preset, options)
     for argument, module in (("model", model), ("readout", readout)):
         for name, parameter in module.named_parameters() if isinstance(module, nn.Module) else ():
@@ -70,7 +72,7 @@ def pretrain(
     source = Sequences(model, data, settings)
     trajectory = trajectory_of(model, source.held_out.narrow(source.sample_dim, 0, 1))
     directions = _directions(trajectory, settings, readout)
-    _check_moves(trajectory, settings)
+    check_moves(trajectory, settings)
     if settings.stop == "certain" and source.population == 1:
         raise ValueError("stop: expected 'certain' for several sequences, whose means have an error, got it for one")
     targets = resolve_target(target, directions, trajectory.num_layers, trajectory.time_steps)
@@ -112,19 +114,3 @@ def _directions(trajectory: Trajectory, settings: PretrainConfig, readout: Reado
     if not directions:
         raise ValueError(f"directions: expected one that this model has, got {asked}")
     return directions
-
-
-def _check_moves(trajectory: Trajectory, settings: PretrainConfig) -> None:
-    """Refuses a move that would never do anything."""
-    layers = range(trajectory.num_layers)
-    weights = [trajectory.weights_of(layer) for layer in layers]
-    nothing = {
-        "gate_bias": all(trajectory.carry("gate_bias", layer) is None for layer in layers),
-        "timescale": all(trajectory.carry("timescale", layer) is None for layer in layers),
-        "swap": all(not partners(a, b) for i, a in enumerate(weights) for b in weights[:i]),
-        "shuffle": not any(weight.value.dim() >= 2 for row in weights for weight in row),
-        "rescale": settings.rescale_rule != "response" and all(w.role == "other" for row in weights for w in row),
-    }
-    for move in settings.moves:
-        if nothing.get(move, False):
-            raise ValueError(f"moves: expected such as change something in this model, got {move!r}")
