@@ -27,7 +27,8 @@ from lsc_ext.files import write_json, write_whole
 from lsc_ext.operator import DIRECTIONS
 from lsc_ext.paper import FIGURE_GROUPS, FIGURES, chosen_figures, run_figure
 from lsc_ext.plot import FORMATS
-from lsc_ext.pretrain import MOVES, PRETRAINED_DIRECTIONS, PretrainConfig, pretrain
+from lsc_ext.pretrain import MOVES, PRESETS, PretrainConfig, pretrain
+from lsc_ext.pretrain.config import STOPS
 from lsc_ext.radii import radii
 from lsc_ext.spectral import METHODS
 
@@ -109,15 +110,19 @@ def _parser() -> argparse.ArgumentParser:
     defaults = PretrainConfig()
     repair.add_argument("--target", default=None, help="a number or 'unbalanced'; 1 for one layer, else 0.5, if absent")
     repair.add_argument(
-        "--directions", nargs="+", choices=PRETRAINED_DIRECTIONS, default=None, help="the model's own, if absent"
+        "--preset", choices=list(PRESETS), default=None, help="a schedule of the paper, which the options below change"
     )
     repair.add_argument(
-        "--moves", nargs="+", choices=MOVES, default=list(defaults.moves), help="how weights are changed"
+        "--directions", nargs="+", choices=DIRECTIONS[:4], default=None, help="the model's own, if absent"
     )
-    repair.add_argument("--steps", type=int, default=defaults.steps, help="most steps to take")
-    repair.add_argument(
-        "--tolerance", type=float, default=defaults.tolerance, help="distance to the target that is enough"
-    )
+    moves = f"how weights are changed; {' '.join(defaults.moves)}, or the preset's, if absent"
+    repair.add_argument("--moves", nargs="+", choices=MOVES, default=None, help=moves)
+    steps = f"most steps to take; {defaults.steps}, or the preset's, if absent"
+    repair.add_argument("--steps", type=int, default=None, help=steps)
+    tolerance = f"distance to the target that is enough; {defaults.tolerance}, or the preset's, if absent"
+    repair.add_argument("--tolerance", type=float, default=None, help=tolerance)
+    stop = f"when a layer counts as there; {defaults.stop}, or the preset's, if absent"
+    repair.add_argument("--stop", choices=STOPS, default=None, help=stop)
     repair.add_argument("--save", type=Path, default=None, help="write the weights to this .safetensors file")
     repair.add_argument("--report", type=Path, default=None, help="write the measurements to this JSON file")
     repair.add_argument("--plot", type=Path, default=None, help="draw radii and history to this PNG file")
@@ -283,16 +288,9 @@ def _pretrain(options: argparse.Namespace) -> int:
     target = None if options.target is None else _target(options.target, "--target")
     _check_folders(options.save, options.report, options.plot)
     model, x = _model_and_data(options)
-    result = pretrain(
-        model,
-        x,
-        target,
-        directions=None if options.directions is None else tuple(options.directions),
-        moves=tuple(options.moves),
-        steps=options.steps,
-        tolerance=options.tolerance,
-        seed=options.seed,
-    )
+    given = {name: getattr(options, name) for name in ("directions", "moves", "steps", "tolerance", "stop")}
+    changed = {name: value for name, value in given.items() if value is not None}
+    result = pretrain(model, x, target, preset=options.preset, seed=options.seed, **changed)
     if options.save is not None:
         from safetensors.torch import save
 

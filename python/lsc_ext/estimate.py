@@ -5,6 +5,7 @@ Letters: L layers, P points sampled per layer, N points.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -38,7 +39,7 @@ class RadiusEstimate:
         condition: 1 / |cosine of the angle between the left and right vector| in the space that was searched.
         method: "krylov", "power", "dense", "closed form" or "frobenius".
         index: [L, P, 2] pairs (t, b) where points were sampled; else None.
-        population: points that each layer has; the measured ones may be fewer.
+        population: points that each layer has, of which the measured ones may be some; None for not known.
         growth_gradient: bool, filled by the backward pass: points whose gradient is the growth estimator's, because no
             left vector agreed with the right one.
     """
@@ -77,10 +78,11 @@ class RadiusEstimate:
         """Standard error of :meth:`mean` as an estimate of the mean over all points of these inputs.
 
         Clustered by sequence (points of one sequence are not independent), with the finite-population correction
-        1 - measured / all, so 0 where every point was measured. Cochran, Sampling Techniques, 1977, ch. 9 and 2.
+        1 - measured / all, so 0 where every point was measured; without it where the population has no end (None).
+        Cochran, Sampling Techniques, 1977, ch. 9 and 2.
         """
         radius = self.radius.detach()
-        if radius.dim() < 2 or self.population is None:
+        if radius.dim() < 2 or (self.population is None and self.index is None):
             values = radius[radius.isfinite()]
             return torch.as_tensor(values.std() / values.numel() ** 0.5)
         layers = radius.shape[0]
@@ -94,11 +96,12 @@ class RadiusEstimate:
         totals = radius.new_zeros(int(sequence.max()) + 1 if sequence.numel() else 0)
         totals.index_add_(0, sequence.reshape(-1), residual.reshape(-1))
         clusters = sequence.unique().numel()
-        if measured > 0 and measured == layers * self.population:
+        whole = math.inf if self.population is None else layers * self.population
+        if measured > 0 and measured == whole:
             return radius.new_zeros(())
         if clusters < 2:
             return radius.new_tensor(float("nan"))
-        correction = 1 - measured / (layers * self.population)
+        correction = 1 - measured / whole
         variance = clusters / (clusters - 1) * totals.square().sum() / measured**2
         return torch.as_tensor((variance * correction).sqrt())
 

@@ -8,12 +8,14 @@ block of one's own) and goes on over the modules after it that have none (activa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from lsc_ext.nn.initialization import CONVOLUTIONS
 from lsc_ext.operator import JacobianOperator
 from lsc_ext.steps import StepLayer, StepTrajectory, run_layer
 from lsc_ext.trajectory import (
@@ -27,6 +29,7 @@ from lsc_ext.trajectory import (
     read,
     register_reader,
 )
+from lsc_ext.weights import Weight, weights_in
 
 
 class SequentialTrajectory(Trajectory):
@@ -58,6 +61,16 @@ class SequentialTrajectory(Trajectory):
         """See :class:`lsc_ext.trajectory.Trajectory`."""
         part, own = self._places[layer]
         return part.kernel(direction, own)
+
+    def carry(self, kind: str, layer: int) -> Kernel | None:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        part, own = self._places[layer]
+        return part.carry(kind, own)
+
+    def weights_of(self, layer: int) -> Sequence[Weight]:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        part, own = self._places[layer]
+        return part.weights_of(own)
 
 
 def _begins_block(module: nn.Module) -> bool:
@@ -99,7 +112,16 @@ def _feed_forward(block: Sequence[nn.Module], inputs: Tensor) -> StepLayer:
     layer, _ = run_layer(lambda rows, state: state, apply, inputs, nothing, parameters)
     if any(_begins_block(module) for module in modules):
         layer.kernels = _weight_kernel(modules)
+        first = next(module for module in modules if _begins_block(module))
+        layer.weights = tuple(replace(w, role=_role(w, first)) for w in weights_in(modules))
     return layer
+
+
+def _role(weight: Weight, first: nn.Module) -> str:
+    """Of a weight of a block whose matrix is that of ``first``."""
+    if weight.module is first and isinstance(first, (nn.Linear, *CONVOLUTIONS)):
+        return {"weight": "input", "bias": "bias"}.get(weight.name, "other")
+    return "other"
 
 
 def _outputs(module: nn.Module, inputs: Tensor) -> Tensor:

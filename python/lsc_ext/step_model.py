@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lsc_ext import ops
 from lsc_ext.steps import StepLayer, StepTrajectory, run_layer
 from lsc_ext.trajectory import Trajectory, register_reader
+from lsc_ext.weights import weights_in
 
 Step = Callable[[Tensor, Tensor], Tensor]
 LayerStates = Tensor | Sequence[Tensor]
@@ -135,6 +136,7 @@ class StepModel(nn.Module):
             initial = fed.new_zeros(shape, dtype=dtype) if given is None else given
             step, output = model._functions
             layer, end = run_layer(step, functools.partial(_hand_up, output), fed, initial, list(model.parameters()))
+            layer.weights = tuple(weights_in([model]))
             layers.append(layer)
             last.append(end)
             fed = layer.handed_up

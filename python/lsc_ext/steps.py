@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lsc_ext.operator import ConstantOperator, JacobianOperator
 from lsc_ext.trajectory import Kernel, Readout, Trajectory, check_direction
+from lsc_ext.weights import Weight
 
 #: (inputs [N, ...], state [N, n]) -> next state [N, n]
 Advance = Callable[[Tensor, Tensor], Tensor]
@@ -34,6 +35,8 @@ class StepLayer:
         linear: whether the step is linear, so that its Jacobians are the same everywhere.
         eigenvalues: of the Jacobian in time [k], where they have a closed form and are the same everywhere.
         kernels: direction -> the weights whose scale moves the Jacobian.
+        carries: kind -> what carries the state on, as :meth:`lsc_ext.trajectory.Trajectory.carry` has it.
+        weights: its parameters with their roles.
     """
 
     advance: Advance
@@ -45,6 +48,8 @@ class StepLayer:
     linear: bool = False
     eigenvalues: Tensor | None = None
     kernels: dict[str, Kernel] = field(default_factory=dict)
+    carries: dict[str, Kernel] = field(default_factory=dict)
+    weights: Sequence[Weight] = ()
 
     @property
     def state_size(self) -> int:
@@ -186,3 +191,11 @@ class StepTrajectory(Trajectory):
     def kernel(self, direction: str, layer: int) -> Kernel | None:
         """See :class:`lsc_ext.trajectory.Trajectory`."""
         return self.layers[layer].kernels.get(direction)
+
+    def carry(self, kind: str, layer: int) -> Kernel | None:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        return self.layers[layer].carries.get(kind)
+
+    def weights_of(self, layer: int) -> Sequence[Weight]:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        return self.layers[layer].weights

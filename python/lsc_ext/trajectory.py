@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from lsc_ext.estimators import Found
 from lsc_ext.fused import Points
 from lsc_ext.operator import DIRECTIONS, JacobianOperator, eval_mode
+from lsc_ext.weights import Weight, assign, is_frozen
 
 Readout = Callable[[Tensor], Tensor]
 
@@ -39,7 +39,7 @@ class Kernel:
     @property
     def frozen(self) -> bool:
         """Whether one of the weights must not change."""
-        return any(_is_frozen(module, name) for module, name in self.weights)
+        return any(is_frozen(module, name) for module, name in self.weights)
 
     def response(self, mean: Tensor) -> float:
         """D log mean / d log scale; 1 where the values are not those that operators differentiate."""
@@ -57,21 +57,7 @@ class Kernel:
         """
         with torch.no_grad():
             for module, name in self.weights:
-                if not parametrize.is_parametrized(module, name):
-                    getattr(module, name).mul_(factor)
-                    continue
-                wanted = getattr(module, name) * factor
-                setattr(module, name, wanted)
-                if not torch.allclose(getattr(module, name), wanted, rtol=1e-3):
-                    raise ValueError(
-                        f"moves: expected no 'rescale', got it for {name}, whose parametrisation keeps its scale"
-                    )
-
-
-def _is_frozen(module: nn.Module, name: str) -> bool:
-    if parametrize.is_parametrized(module, name):
-        return not any(p.requires_grad for p in module.parametrizations[name].parameters())  # type: ignore[index,union-attr]
-    return not getattr(module, name).requires_grad
+                assign(module, name, getattr(module, name) * factor, "rescale")
 
 
 def kernel_of(module: nn.Module, name: str, value: Tensor | None = None) -> Kernel:
@@ -101,6 +87,23 @@ class Trajectory(ABC):
     @abstractmethod
     def kernel(self, direction: str, layer: int) -> Kernel | None:
         """The weights whose scale moves this Jacobian; None where there are none."""
+
+    def carry(self, kind: str, layer: int) -> Kernel | None:
+        """What carries the state of a layer on whatever its kernel is; scaling it scales how much of a state is left.
+
+        Args:
+            kind: "gate_bias", the bias of the gate that multiplies the layer's own past (forget gate of an LSTM, update
+                gate of a GRU); "timescale", the time constants (moduli of an LRU, decays of a spiking neuron).
+            layer: which.
+
+        Returns:
+            None where the layer has none.
+        """
+        return None
+
+    def weights_of(self, layer: int) -> Sequence[Weight]:
+        """The parameters of a layer with their roles."""
+        return ()
 
     @property
     def recorded(self) -> bool:

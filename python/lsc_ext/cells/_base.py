@@ -15,11 +15,15 @@ Step = Callable[[Tensors, Tensors, Tensors, Tensors], Tensors]
 
 
 class UnitParameter(NamedTuple):
-    """A parameter that each unit has of its own; it starts uniform in [low, high]."""
+    """A parameter that each unit has of its own; it starts uniform in [low, high].
+
+    ``role`` is what it does: "recurrent", "timescale", "threshold" or "other".
+    """
 
     name: str
     low: float
     high: float
+    role: str = "other"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Cell:
 
     ``derive(states, unit)``, where there is one, gives state 0 from the others; then the Jacobians are those of the
     others, with the path through state 0 inside. ``in_time`` is False for a layer that never reads its state.
+
+    ``carry_gate`` names the gate that multiplies a unit's own past: (k, s) where that factor is sigmoid(s a), a being
+    block k of the input gates plus that of the recurrent ones, and s 1 or -1.
     """
 
     name: str
@@ -43,6 +50,7 @@ class Cell:
     unit_parameters: tuple[UnitParameter, ...] = ()
     derive: Callable[[Tensors, Tensors], Tensor] | None = None
     in_time: bool = True
+    carry_gate: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.name in CELLS:

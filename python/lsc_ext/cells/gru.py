@@ -12,4 +12,12 @@ def _step(input_gates: Tensors, recurrent_gates: Tensors, states: Tensors, unit:
     return ((1 - update) * candidate + update * states[0],)
 
 
-GRU = Cell("gru", ("h",), 3, 3, _step, "Cho et al., Learning phrase representations using RNN encoder-decoder, 2014")
+GRU = Cell(
+    "gru",
+    ("h",),
+    3,
+    3,
+    _step,
+    "Cho et al., Learning phrase representations using RNN encoder-decoder, 2014",
+    carry_gate=(1, 1),
+)

@@ -16,5 +16,5 @@ IND_RNN = Cell(
     0,
     _step,
     "Li et al., Independently recurrent neural network (IndRNN): building a longer and deeper RNN, 2018",
-    unit_parameters=(UnitParameter("recurrent_weight", 1.0, 1.0),),
+    unit_parameters=(UnitParameter("recurrent_weight", 1.0, 1.0, "recurrent"),),
 )

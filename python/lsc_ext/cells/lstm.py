@@ -11,4 +11,12 @@ def _step(input_gates: Tensors, recurrent_gates: Tensors, states: Tensors, unit:
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-LSTM = Cell("lstm", ("h", "c"), 4, 4, _step, "Hochreiter & Schmidhuber, 1997; forget gates: Gers et al., 2000")
+LSTM = Cell(
+    "lstm",
+    ("h", "c"),
+    4,
+    4,
+    _step,
+    "Hochreiter & Schmidhuber, 1997; forget gates: Gers et al., 2000",
+    carry_gate=(1, 1),
+)

@@ -42,8 +42,12 @@ def _alif_step(input_gates: Tensors, recurrent_gates: Tensors, states: Tensors, 
     return _alif_spike((v, a), unit), v, a
 
 
-_DECAY, _THRESHOLD = UnitParameter("decay", 0.8, 0.95), UnitParameter("threshold", 1.0, 1.0)
-_ADAPTATION = UnitParameter("adaptation_decay", 0.98, 0.995), _THRESHOLD, UnitParameter("beta", 1.8, 1.8)
+_DECAY, _THRESHOLD = UnitParameter("decay", 0.8, 0.95, "timescale"), UnitParameter("threshold", 1.0, 1.0, "threshold")
+_ADAPTATION = (
+    UnitParameter("adaptation_decay", 0.98, 0.995, "timescale"),
+    _THRESHOLD,
+    UnitParameter("beta", 1.8, 1.8, "threshold"),
+)
 
 LIF = Cell(
     "lif",

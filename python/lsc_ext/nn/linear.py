@@ -72,6 +72,11 @@ class LinearRecurrent(nn.Module):
         """Newly drawn values of each parameter of a layer."""
         raise NotImplementedError
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """Parameter -> what it does, one of ``lsc_ext.weights.ROLES``; others do something else."""
+        return {"B": "input", "C": "readout"}
+
     def _fed(self, layer: int) -> int:
         """How many features a layer reads."""
         return self.input_size if layer == 0 else self.hidden_size
@@ -317,6 +322,11 @@ class LRU(ComplexDiagonal):
         self.min_modulus, self.max_modulus, self.max_phase = min_modulus, max_modulus, max_phase
         self._register(device, dtype)
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """See :class:`LinearRecurrent`."""
+        return {**super().roles, "nu_log": "timescale"}
+
     def _options(self) -> tuple[tuple[str, object], ...]:
         return (*super()._options(), ("min_modulus", 0.4), ("max_modulus", 0.99), ("max_phase", 0.314))
 
@@ -399,6 +409,11 @@ class ComplexDiagonalRNN(ComplexDiagonal):
         self.normalization, self.min_modulus, self.max_modulus = normalization, min_modulus, max_modulus
         self._register(device, dtype)
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """See :class:`LinearRecurrent`."""
+        return {**super().roles, "lambda": "recurrent"}
+
     def _options(self) -> tuple[tuple[str, object], ...]:
         return (*super()._options(), ("normalization", None), ("min_modulus", 0.0), ("max_modulus", 1.0))
 
@@ -473,6 +488,11 @@ class BlockDiagonalRNN(LinearRecurrent):
         _check_moduli(min_modulus, max_modulus)
         self.heads, self.min_modulus, self.max_modulus = heads, min_modulus, max_modulus
         self._register(device, dtype)
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """See :class:`LinearRecurrent`."""
+        return {**super().roles, "A": "recurrent"}
 
     def _options(self) -> tuple[tuple[str, object], ...]:
         return (("heads", 1), *super()._options(), ("min_modulus", 0.0), ("max_modulus", 1.0))

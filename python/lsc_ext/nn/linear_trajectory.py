@@ -15,6 +15,7 @@ from lsc_ext.nn.linear import LRU, BlockDiagonalRNN, LinearRecurrent, initial_st
 from lsc_ext.nn.residual import ResLRU
 from lsc_ext.steps import StepLayer, StepTrajectory
 from lsc_ext.trajectory import Kernel, Trajectory, kernel_of, register_reader
+from lsc_ext.weights import Weight
 
 #: Largest block whose eigenvalues are left to LAPACK, as for any small Jacobian; larger ones go through products.
 _SMALL_BLOCK = 32
@@ -41,6 +42,31 @@ def _time_kernel(model: LinearRecurrent, layer: int) -> Kernel:
         nu_log = kernel_of(model, f"nu_log_l{layer}")
         return _Modulus(nu_log.weights, nu_log.values)
     return kernel_of(model, f"A_l{layer}" if isinstance(model, BlockDiagonalRNN) else f"lambda_l{layer}")
+
+
+def _carries(model: LinearRecurrent, layer: int) -> dict[str, Kernel]:
+    return {"timescale": _time_kernel(model, layer)} if isinstance(model, LRU) else {}
+
+
+def _weights(model: LinearRecurrent, layer: int) -> tuple[Weight, ...]:
+    end = f"_l{layer}"
+    complex_ones = ("B", "C", "lambda") if model._state_dtype.is_complex else ()
+    return tuple(
+        Weight(model, name + end, model.roles.get(name, "other"), parts=2 if name in complex_ones else 1)
+        for name in model._shapes(layer)
+    )
+
+
+def _block_weights(model: ResLRU, layer: int) -> tuple[Weight, ...]:
+    """Of one residual block: its recurrence, the gated map behind it, the norm, and before the first the adapter."""
+    block = model.block(layer)
+    found = list(_weights(block.lru, 0))
+    for linear in (block.gate, block.value):
+        found += [Weight(linear, "weight", "gating"), Weight(linear, "bias", "bias")]
+    found += [Weight(block.norm, "weight", "other"), Weight(block.norm, "bias", "other")]
+    if layer == 0 and model.adapter is not None:
+        found += [Weight(model.adapter, "weight", "adapter"), Weight(model.adapter, "bias", "bias")]
+    return tuple(found)
 
 
 def _eigenvalues(model: LinearRecurrent, layer: int) -> Tensor | None:
@@ -81,6 +107,8 @@ def _read_linear(model: Any, inputs: Any, initial_state: Any, through_states: bo
                 linear=True,
                 eigenvalues=_eigenvalues(model, k),
                 kernels=kernels,
+                carries=_carries(model, k),
+                weights=_weights(model, k),
             )
         )
         fed = handed_up
@@ -114,6 +142,8 @@ def _read_residual(model: Any, inputs: Any, initial_state: Any, through_states: 
                 own,
                 eigenvalues=block.lru.eigenvalues(0),
                 kernels={"time": _time_kernel(block.lru, 0), "diagonal": kernel_of(block.lru, "B_l0")},
+                carries=_carries(block.lru, 0),
+                weights=_block_weights(model, k),
             )
         )
         fed = handed_up

@@ -161,6 +161,11 @@ class Recurrent(nn.Module):
         """Names of the parameters that each unit has of its own."""
         return tuple(own.name for own in CELLS[self.cell].unit_parameters)
 
+    @property
+    def own_roles(self) -> dict[str, str]:
+        """Parameter that each unit has of its own -> what it does, one of ``lsc_ext.weights.ROLES``."""
+        return {own.name: own.role for own in CELLS[self.cell].unit_parameters}
+
     def unit_parameters(self, layer: int, suffix: str = "") -> Tensor | None:
         """What the cell reads as the parameters of its units, [Q, H]; None where it has none."""
         if not self._own_names:

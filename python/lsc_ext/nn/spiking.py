@@ -22,7 +22,8 @@ SHORTEST = 0.01
 
 @dataclass(frozen=True)
 class _Decays(Kernel):
-    """Recurrent weights and decays exp(-1 / tau) together: the Jacobian in time of LIF is proportional to them.
+    """Recurrent weights and decays exp(-1 / tau) together: the Jacobian in time of LIF is proportional to them; or the
+    decays alone, where the recurrent weight is not among ``weights``.
 
     ``values`` are the recurrent weight and the parameters of the units as the cell reads them, of which the first
     ``decays`` rows are decays.
@@ -34,7 +35,8 @@ class _Decays(Kernel):
         """As the base, over the decays alone of what the cell reads."""
         by_weight, by_unit = torch.autograd.grad(mean, self.values, retain_graph=True, allow_unused=True)
         weight, unit = (value.detach() for value in self.values)
-        change = 0.0 if by_weight is None else float((by_weight * weight).sum())
+        scaled = len(self.weights) > self.decays
+        change = 0.0 if by_weight is None or not scaled else float((by_weight * weight).sum())
         if by_unit is not None:
             change += float((by_unit * unit)[: self.decays].sum())
         return change / float(mean.detach())
@@ -76,6 +78,16 @@ class _Spiking(Recurrent):
         constants = [name for name in self._own_names if name.startswith("tau")]
         weights = tuple((self, name + end) for name in ("weight_hh", *constants))
         return _Decays(weights, (weight_hh, unit), len(constants))
+
+    def timescale(self, end: str, weight_hh: Tensor, unit: Tensor) -> Kernel:
+        """The decays of the layer ``end`` alone."""
+        constants = [name for name in self._own_names if name.startswith("tau")]
+        return _Decays(tuple((self, name + end) for name in constants), (weight_hh, unit), len(constants))
+
+    @property
+    def own_roles(self) -> dict[str, str]:
+        """See :class:`Recurrent`."""
+        return {name: "timescale" if name.startswith("tau") else "threshold" for name in self._own_names}
 
     def reset_parameters(self) -> None:
         """Draws every parameter as Herranz-Celotti and Rouat do."""

@@ -16,12 +16,14 @@ from lsc_ext.cells import CELLS, all_states
 from lsc_ext.estimators import Found
 from lsc_ext.fused import DIRECTIONS, Points, forward_radii, why_not_fused
 from lsc_ext.nn.arguments import States, check_states, time_first
+from lsc_ext.nn.gate_bias import GateBias
 from lsc_ext.nn.precision import widened
 from lsc_ext.nn.recurrent import Recurrent, cell_name, projected_step, read_weights
 from lsc_ext.operator import JacobianOperator, StepOperator
 from lsc_ext.spectral import DENSE_LIMIT
 from lsc_ext.steps import StepTrajectory, run_layer
 from lsc_ext.trajectory import PIECE_BYTES, Kernel, Readout, Trajectory, check_direction, kernel_of, register_reader
+from lsc_ext.weights import Weight
 
 _POINTS_PER_THREAD = 96  # four tiles of radius_batch.h
 
@@ -221,6 +223,48 @@ class StackTrajectory(Trajectory):
         value = own[ops.PARAMETERS.index(name)] if name in ops.PARAMETERS else own[-1]
         return kernel_of(self.module, name + self._ends[layer], value)
 
+    def carry(self, kind: str, layer: int) -> Kernel | None:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        own = ops.of_layer(self.weights, layer)
+        if kind == "timescale":
+            found = getattr(self.module, "timescale", None)
+            return None if found is None else found(self._ends[layer], own[1], own[-1])
+        return gate_bias(self.module, self.cell, self._ends[layer], own[2]) if kind == "gate_bias" else None
+
+    def weights_of(self, layer: int) -> Sequence[Weight]:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        return stack_weights(self.module, self.cell, self._ends[layer])
+
+
+def gate_bias(module: Any, cell: str, end: str, value: Tensor) -> GateBias | None:
+    """Of the gate that multiplies a layer's own past; None without such a gate or without biases.
+
+    ``value`` is the tensor of ``bias_ih`` that operators differentiate.
+    """
+    gate = CELLS[cell].carry_gate
+    if gate is None or not module.bias:
+        return None
+    block, sign = gate
+    size = module.hidden_size
+    others = ((module, f"bias_hh{end}"),) if CELLS[cell].recurrent_blocks > 0 else ()
+    weights = ((module, f"bias_ih{end}"),)
+    return GateBias(weights, (value,), block * size, (block + 1) * size, sign, others)
+
+
+def stack_weights(module: Any, cell: str, end: str) -> tuple[Weight, ...]:
+    """The parameters of one layer of a stack, whose names end with ``end``."""
+    shape = CELLS[cell]
+    found = [
+        Weight(module, f"weight_ih{end}", "input", shape.input_blocks),
+        Weight(module, f"weight_hh{end}", "recurrent", shape.recurrent_blocks),
+        Weight(module, f"bias_ih{end}", "bias", shape.input_blocks),
+        Weight(module, f"bias_hh{end}", "bias", shape.recurrent_blocks),
+        Weight(module, f"weight_hr{end}", "other"),
+    ]
+    roles = module.own_roles if isinstance(module, Recurrent) else {}
+    found += [Weight(module, name + end, role) for name, role in roles.items()]
+    return tuple(weight for weight in found if hasattr(module, weight.name))
+
 
 def _points_in_budget(numbers: int, dtype: torch.dtype) -> int:
     """How many points of so many numbers take ``PIECE_BYTES``, but enough to keep every thread busy for a while."""
@@ -283,6 +327,14 @@ class BidirectionalTrajectory(Trajectory):
         """See :class:`lsc_ext.trajectory.Trajectory`."""
         return self.parts[layer].kernel(direction, 0)
 
+    def carry(self, kind: str, layer: int) -> Kernel | None:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        return self.parts[layer].carry(kind, 0)
+
+    def weights_of(self, layer: int) -> Sequence[Weight]:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        return self.parts[layer].weights_of(0)
+
 
 def _projected_layer(
     module: Any, x: Tensor, initial: tuple[Tensor, ...], layer: int, suffix: str, through_states: bool
@@ -299,6 +351,9 @@ def _projected_layer(
     with torch.set_grad_enabled(through_states and torch.is_grad_enabled()):
         ran, _ = run_layer(advance, functools.partial(_first, module.proj_size), x, torch.cat(initial, -1), parameters)
     ran.kernels = {"time": kernel_of(module, f"weight_hh{end}"), "depth": kernel_of(module, f"weight_ih{end}")}
+    bias = gate_bias(module, "lstm", end, getattr(module, f"bias_ih{end}")) if module.bias else None
+    ran.carries = {} if bias is None else {"gate_bias": bias}
+    ran.weights = stack_weights(module, "lstm", end)
     return StepTrajectory([ran], through_states)
 
 
