@@ -27,6 +27,7 @@ INPUTS = {
     "lags": memory.Lags(torch.tensor([1.0, 0.6, 0.3, 0.1])),
 }
 inputs = pytest.mark.parametrize("rho", INPUTS.values(), ids=INPUTS)
+few_inputs = pytest.mark.parametrize("rho", [INPUTS[name] for name in ("white", "mixture", "lags")])
 
 
 def polar(modulus: float, phase: float) -> complex:
@@ -88,9 +89,9 @@ def exact_moments(x: Exact, y: Exact, rho: float) -> tuple[Exact, Exact]:
     return sums / q, (one + p) / (q * q * q) * sums + (slopes[0] + slopes[1]) / (q * q)
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.5, 0.999999, 1 - 1e-12, 1.0, -0.9])
-@pytest.mark.parametrize("phase", [None, 1e-7, 0.3, math.pi / 4, 3.0])
-@pytest.mark.parametrize("decay", [0.7, 1e-3, 1e-8, 1e-13])
+@pytest.mark.parametrize("rho", [0.0, 0.5, 1 - 1e-12, 1.0, -0.9])
+@pytest.mark.parametrize("phase", [None, 1e-7, 0.3, 3.0])
+@pytest.mark.parametrize("decay", [0.7, 1e-3, 1e-13])
 def test_moments_keep_their_digits_near_the_circle(decay, phase, rho):
     getcontext().prec = 90
     x = exact_polar(decay, 0.0 if phase is None else phase)
@@ -180,8 +181,7 @@ def test_a_tensor_of_eigenvalues_against_a_tensor_of_inputs():
 @inputs
 def test_inputs_add_up(rho):
     lam = torch.tensor([0.3, 0.9, polar(0.8, 1.0)])
-    k = torch.arange(4000)
-    lags = memory.Lags(autocorrelation_at(rho, k)) if rho != 1.0 else memory.Lags(torch.ones(4000))
+    lags = memory.Lags(autocorrelation_at(rho, torch.arange(500)))
     for moment in (memory.state_second_moment, memory.sensitivity_second_moment):
         torch.testing.assert_close(moment(lam, rho), moment(lam, lags), rtol=1e-10, atol=0)
 
@@ -270,7 +270,7 @@ def test_sensitivity_to_the_modulus_is_that_of_the_state_in_hyperbolic_length(la
     torch.testing.assert_close(optimal[0, 0], real, rtol=1e-11, atol=0)
 
 
-def loss_of_parameters(parametrization, normalization, rho, teacher, time_step=None):
+def loss_of_parameters(parametrization, normalization, rho, teacher):
     def loss(*parameters):
         lam = memory.eigenvalue(parametrization, *parameters)
         return memory.unit_loss(lam, teacher, rho, normalization=normalization)
@@ -278,7 +278,7 @@ def loss_of_parameters(parametrization, normalization, rho, teacher, time_step=N
     return loss
 
 
-@inputs
+@few_inputs
 @pytest.mark.parametrize("normalization", memory.NORMALIZATIONS)
 @pytest.mark.parametrize("parametrization", memory.PARAMETRIZATIONS)
 def test_the_sensitivity_matrix_is_the_hessian_of_the_loss_at_the_teacher(parametrization, normalization, rho):
@@ -550,9 +550,9 @@ def test_the_stationary_loss_is_that_of_a_long_horizon(rho):
 
 
 @pytest.mark.parametrize("horizon", [None, 9])
-@inputs
+@few_inputs
 def test_hessians_are_those_of_the_loss(horizon, rho):
-    for system in networks(2, 1):
+    for system in networks(1, 1):
         names, values = zip(*system.parameters().items(), strict=True)
 
         def loss(*changed, names=names, system=system):
@@ -624,7 +624,7 @@ def test_gradient_descent_on_the_population_loss_finds_the_teacher():
     before = float(closure().detach())
     optimizer.step(closure)
     assert float(closure().detach()) < 1e-8 * before
-    found = complex(*student.lambda_l0[:, 0].tolist()) if hasattr(student, "lambda_l0") else None
+    found = complex(*student.lambda_l0[:, 0].tolist())
     assert min(abs(found - (0.8 + 0.1j)), abs(found - (0.8 - 0.1j))) < 1e-3
 
 
