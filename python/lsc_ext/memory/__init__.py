@@ -5,6 +5,7 @@ not the end of the story", arXiv 2405.21064, unless a function says otherwise; d
 """
 
 from lsc_ext.memory.autocorrelation import Lags
+from lsc_ext.memory.chrono import chrono_initialize
 from lsc_ext.memory.curvature import axis_alignment, dense_hessian, diagonal_hessian, participation_ratio
 from lsc_ext.memory.eigenvalue import LogEigenvalue
 from lsc_ext.memory.estimation import autocorrelation, fit_exponentials
@@ -19,19 +20,30 @@ from lsc_ext.memory.moments import (
 from lsc_ext.memory.normalization import NORMALIZATIONS, input_normalization
 from lsc_ext.memory.parametrization import PARAMETRIZATIONS, eigenvalue, parameters_of, sensitivity_matrix
 from lsc_ext.memory.population import hessian, impulse_response, teacher_student_loss
+from lsc_ext.memory.remedies import (
+    LAYOUTS,
+    EigenvalueParametrization,
+    InputNormalization,
+    normalize_input,
+    parametrize_eigenvalues,
+)
 from lsc_ext.memory.systems import DenseSystem, DiagonalSystem, system_of
 
 __all__ = [
+    "LAYOUTS",
     "NORMALIZATIONS",
     "PARAMETRIZATIONS",
     "DenseSystem",
     "DiagonalSystem",
+    "EigenvalueParametrization",
     "GatedMoments",
+    "InputNormalization",
     "Lags",
     "Landscape",
     "LogEigenvalue",
     "autocorrelation",
     "axis_alignment",
+    "chrono_initialize",
     "dense_hessian",
     "diagonal_hessian",
     "eigenvalue",
@@ -40,7 +52,9 @@ __all__ = [
     "hessian",
     "impulse_response",
     "input_normalization",
+    "normalize_input",
     "parameters_of",
+    "parametrize_eigenvalues",
     "participation_ratio",
     "sensitivity_cross_moment",
     "sensitivity_matrix",

@@ -91,7 +91,7 @@ _MAPS = {
         _exp_jacobian,
     ),
     "optimal": _Map(
-        "nu = tanh(w), theta = v (1 - nu^2) / (nu sqrt(1 + nu^2)): curvature 1 for white noise, normalised",
+        "nu = tanh(w), theta = v (1 - nu^2) / (nu sqrt(1 + nu^2)): curvature 1 on the real axis, white noise",
         _optimal,
         lambda x: (_artanh(x.decay), x.phase / _unit_of_phase(x.decay, x.modulus)),
         _optimal_jacobian,
