@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from lsc_ext import nn, theory
+from lsc_ext import memory, nn, theory
 from lsc_ext._C import build_info
 from lsc_ext.diagnose import Diagnosis, Finding, diagnose
 from lsc_ext.estimate import RadiusEstimate, Status
@@ -35,6 +35,7 @@ __all__ = [
     "build_info",
     "diagnose",
     "lyapunov",
+    "memory",
     "nn",
     "pretrain",
     "products",
