@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lsc_ext import backends, ops
 
-_DTYPES = {
+DTYPES = {
     torch.float32: "float32",
     torch.float64: "float64",
     torch.complex64: "complex64",
@@ -30,7 +30,7 @@ _DTYPES = {
 _SLICE_NUMBERS, _MOST_SLICES = 2**17, 256
 
 
-def _memory(tensor: Tensor) -> Tensor:
+def memory_of(tensor: Tensor) -> Tensor:
     """The tensor as its numbers lie in memory: contiguous, no conjugation or sign put off."""
     return tensor.resolve_conj().resolve_neg().contiguous()
 
@@ -49,7 +49,7 @@ def _check_tensors(name: str, transition: Tensor, inputs: Tensor, initial: Tenso
 def _check_inputs(inputs: Tensor, initial: Tensor | None) -> None:
     if inputs.dim() != 3:
         raise ValueError(f"inputs: expected shape (T, B, N), got {tuple(inputs.shape)}")
-    if inputs.dtype not in _DTYPES:
+    if inputs.dtype not in DTYPES:
         raise TypeError(f"dtype: expected float32, float64, complex64 or complex128, got {inputs.dtype}")
     if initial is not None and initial.shape != inputs.shape[1:]:
         raise ValueError(f"initial: expected shape {tuple(inputs.shape[1:])}, got {tuple(initial.shape)}")
@@ -74,13 +74,13 @@ def _check_blocks(blocks: Tensor, inputs: Tensor, initial: Tensor | None) -> Non
 def _scan_compiled(transition: Tensor, inputs: Tensor, initial: Tensor | None, reverse: bool, adjoint: bool) -> Tensor:
     _check_scan(transition, inputs, initial, adjoint)
     _check_tensors("transition", transition, inputs, initial)
-    transition, inputs = _memory(transition), _memory(inputs)
-    start = None if initial is None else _memory(initial)
+    transition, inputs = memory_of(transition), memory_of(inputs)
+    start = None if initial is None else memory_of(initial)
     states = torch.empty_like(inputs)
     backend = backends.backend_of(inputs)
     backend.call(
         backend.functions.scan,
-        _DTYPES[inputs.dtype],
+        DTYPES[inputs.dtype],
         list(inputs.shape),
         ops.buffer(transition),
         ops.buffer(inputs),
@@ -96,13 +96,13 @@ def _scan_compiled(transition: Tensor, inputs: Tensor, initial: Tensor | None, r
 def _block_scan_compiled(blocks: Tensor, inputs: Tensor, initial: Tensor | None, reverse: bool) -> Tensor:
     _check_blocks(blocks, inputs, initial)
     _check_tensors("blocks", blocks, inputs, initial)
-    blocks, inputs = _memory(blocks), _memory(inputs)
-    start = None if initial is None else _memory(initial)
+    blocks, inputs = memory_of(blocks), memory_of(inputs)
+    start = None if initial is None else memory_of(initial)
     states = torch.empty_like(inputs)
     backend = backends.backend_of(inputs)
     backend.call(
         backend.functions.block_scan,
-        _DTYPES[inputs.dtype],
+        DTYPES[inputs.dtype],
         [*inputs.shape[:2], *blocks.shape[:2]],
         ops.buffer(blocks),
         ops.buffer(inputs),
@@ -347,7 +347,7 @@ def _promoted(name: str, transition: Tensor, inputs: Tensor, initial: Tensor | N
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{what}: expected a torch.Tensor, got {type(tensor).__qualname__}")
-        if tensor.dtype not in _DTYPES:
+        if tensor.dtype not in DTYPES:
             raise TypeError(f"{what}: expected float32, float64, complex64 or complex128, got {tensor.dtype}")
         dtype = tensor.dtype if dtype is None else torch.promote_types(dtype, tensor.dtype)
     return [None if tensor is None else tensor.to(dtype) for tensor in (transition, inputs, initial)]

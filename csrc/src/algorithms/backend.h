@@ -54,6 +54,13 @@ struct ScanKernels {
   Scan real;
   Scan complex;
   Scan conjugate;  // complex, by the conjugate of a
+  // h and its derivative s by a, s[t] = a s[t - 1] + h[t - 1], of a constant a [n]; both are advanced in place, and the
+  // squares of every step's numbers are added to h_squares and s_squares [n]. Sums over eight steps at a time, counted
+  // from the first, are in T. The complex derivative is that of a holomorphic function.
+  using Sensitivity = void (*)(Index steps, Index n, const T* a, const T* b, Index b_row, T* h, T* s, double* h_squares,
+                               double* s_squares);
+  Sensitivity real_sensitivity;
+  Sensitivity complex_sensitivity;
 };
 
 // What measures the peak of a processor and computes nothing of interest.

@@ -129,8 +129,61 @@ void scan(Index steps, Index n, const T* a, Index a_row, const T* b, Index b_row
     scan_rest<T, kind>(steps, n - whole, a + whole, a_row, b + whole, b_row, before + whole, h + whole, h_row);
 }
 
+// Steps whose squares are added up in T before they are in double, while states stay in registers.
+constexpr int kStepsTogether = 8;
+
+// One vector of a row through a few steps; row(t) is its input at a step.
+template <class T, Product kind, class Row>
+inline void advance_sensitivity(int steps, typename VectorOf<T>::type a, const Row& row, typename VectorOf<T>::type& h,
+                                typename VectorOf<T>::type& s, typename VectorOf<T>::type& h_squares,
+                                typename VectorOf<T>::type& s_squares) {
+  h_squares = s_squares = typename VectorOf<T>::type{};
+  for (int t = 0; t < steps; ++t) {
+    s = advance<T, kind>(a, s, h);
+    h = advance<T, kind>(a, h, row(t));
+    h_squares = h_squares + h * h;
+    s_squares = s_squares + s * s;
+  }
+}
+
+template <class T, Product kind>
+void sensitivity(Index steps, Index n, const T* a, const T* b, Index b_row, T* h, T* s, double* h_squares,
+                 double* s_squares) {
+  using Vector = typename VectorOf<T>::type;
+  constexpr Index lanes = VectorOf<T>::kLanes;
+  const Index whole = n / lanes * lanes;
+  for (Index t = 0; t < steps; t += kStepsTogether) {
+    const int together = int(steps - t < kStepsTogether ? steps - t : kStepsTogether);
+    const T* inputs = b + t * b_row;
+    for (Index i = 0; i < n; i += lanes) {
+      const Index count = i < whole ? lanes : n - i;
+      Vector state, derivative, states, derivatives;
+      if (count == lanes) {
+        state = load(h + i), derivative = load(s + i);
+        const auto row = [&](int step) { return load(inputs + step * b_row + i); };
+        if (together == kStepsTogether)
+          advance_sensitivity<T, kind>(kStepsTogether, load(a + i), row, state, derivative, states, derivatives);
+        else
+          advance_sensitivity<T, kind>(together, load(a + i), row, state, derivative, states, derivatives);
+      } else {
+        state = load_first(h + i, count), derivative = load_first(s + i, count);
+        advance_sensitivity<T, kind>(
+            together, load_first(a + i, count), [&](int step) { return load_first(inputs + step * b_row + i, count); },
+            state, derivative, states, derivatives);
+      }
+      store_first(h + i, state, count);
+      store_first(s + i, derivative, count);
+      for (Index l = 0; l < count; ++l) {
+        h_squares[i + l] += double(states[l]);
+        s_squares[i + l] += double(derivatives[l]);
+      }
+    }
+  }
+}
+
 template <class T>
-constexpr ScanKernels<T> kTable = {scan<T, Product::real>, scan<T, Product::complex>, scan<T, Product::conjugate>};
+constexpr ScanKernels<T> kTable = {scan<T, Product::real>, scan<T, Product::complex>, scan<T, Product::conjugate>,
+                                   sensitivity<T, Product::real>, sensitivity<T, Product::complex>};
 
 }  // namespace
 }  // namespace LSC_ISA

@@ -5,6 +5,7 @@
 #include "algorithms/backward.h"
 #include "algorithms/forward.h"
 #include "algorithms/roofline.h"
+#include "algorithms/sensitivity_scan.h"
 #include "python/buffers.h"
 #include "python/operators.h"
 #include "python/scans.h"
@@ -176,6 +177,25 @@ void run_scan(const std::string& dtype, const Sizes& sizes, const Buffer& transi
       });
 }
 
+// In place: state and derivative [B, N] of the dtype, squares of each [B, N] or, of complex numbers, [B, N, 2].
+void run_sensitivity_scan(const std::string& dtype, const Sizes& sizes, const Buffer& transition, const Buffer& inputs,
+                          const Buffer& state, const Buffer& derivative, const Buffer& state_squares,
+                          const Buffer& derivative_squares, int threads) {
+  with_scan(dtype, sizes, transition, inputs, OptionalBuffer(state), inputs, true, false, false,
+            [&](const ScanShape& shape, const auto* a, const auto* b, const auto*, auto*) {
+              using T = std::decay_t<decltype(*b)>;
+              const std::int64_t step = checked_size("sizes", {shape.B, shape.N});
+              T* h = data<T>("state", state, step);
+              T* s = data<T>("derivative", derivative, step);
+              double* h_squares = data<double>("state_squares", state_squares, shape.row());
+              double* s_squares = data<double>("derivative_squares", derivative_squares, shape.row());
+              const Backend<T> backend = make_backend<T>(threads);
+              release_and_run([&] {
+                sensitivity_scan(backend, *cpu::kernel_tables<T>().scan, shape, a, b, h, s, h_squares, s_squares);
+              });
+            });
+}
+
 void run_block_scan(const std::string& dtype, const Sizes& sizes, const Buffer& blocks, const Buffer& inputs,
                     const OptionalBuffer& initial, const Buffer& states, bool reverse, int threads) {
   with_block_scan(dtype, sizes, blocks, inputs, initial, states, reverse,
@@ -266,6 +286,9 @@ PYBIND11_MODULE(_C, module) {
   module.def("scan", &run_scan, py::arg("dtype"), py::arg("sizes"), py::arg("transition"), py::arg("inputs"),
              py::arg("initial"), py::arg("states"), py::arg("constant"), py::arg("reverse"), py::arg("adjoint"),
              py::arg("threads"));
+  module.def("sensitivity_scan", &run_sensitivity_scan, py::arg("dtype"), py::arg("sizes"), py::arg("transition"),
+             py::arg("inputs"), py::arg("state"), py::arg("derivative"), py::arg("state_squares"),
+             py::arg("derivative_squares"), py::arg("threads"));
   module.def("block_scan", &run_block_scan, py::arg("dtype"), py::arg("sizes"), py::arg("blocks"), py::arg("inputs"),
              py::arg("initial"), py::arg("states"), py::arg("reverse"), py::arg("threads"));
   module.def("fma_rate", &run_fma_rate, py::arg("dtype"), py::arg("threads"), py::arg("seconds"));

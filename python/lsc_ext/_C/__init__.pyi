@@ -136,6 +136,17 @@ def scan(
     adjoint: bool,
     threads: int,
 ) -> None: ...
+def sensitivity_scan(
+    dtype: str,
+    sizes: Sequence[int],
+    transition: _Buffer,
+    inputs: _Buffer,
+    state: _Buffer,
+    derivative: _Buffer,
+    state_squares: _Buffer,
+    derivative_squares: _Buffer,
+    threads: int,
+) -> None: ...
 def start_vectors(dtype: str, seed: int, first: int, count: int, n: int, out: _Buffer, threads: int) -> None: ...
 def step_operator(
     cell: str,

@@ -27,6 +27,7 @@ from lsc_ext.memory.remedies import (
     normalize_input,
     parametrize_eigenvalues,
 )
+from lsc_ext.memory.streaming import SensitivityScan
 from lsc_ext.memory.systems import DenseSystem, DiagonalSystem, system_of
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Lags",
     "Landscape",
     "LogEigenvalue",
+    "SensitivityScan",
     "autocorrelation",
     "axis_alignment",
     "chrono_initialize",
