@@ -562,7 +562,7 @@ def test_the_stationary_loss_is_that_of_a_long_horizon(rho):
         assert found == pytest.approx(float(long), rel=0.05)
 
 
-@pytest.mark.parametrize("horizon", [None, 9])
+@pytest.mark.parametrize("horizon", [None, 5])
 @few_inputs
 def test_hessians_are_those_of_the_loss(horizon, rho):
     for system in networks(1, 1):
@@ -582,8 +582,9 @@ def test_hessians_are_those_of_the_loss(horizon, rho):
         scale = float(expected.abs().max())
         found = memory.hessian(system, rho=rho, horizon=horizon)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10 * scale)
-        given = memory.hessian(system, system, rho, horizon=horizon)
-        torch.testing.assert_close(given, expected, rtol=1e-9, atol=1e-10 * scale)
+        if horizon is not None:  # sums of products of slopes, or second derivatives
+            given = memory.hessian(system, system, rho, horizon=horizon)
+            torch.testing.assert_close(given, expected, rtol=1e-9, atol=1e-10 * scale)
 
 
 @pytest.mark.parametrize("rho", [0.6, [(0.3, 1.0), (0.5, 0.0)]])

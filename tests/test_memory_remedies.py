@@ -110,9 +110,8 @@ def sensitivity_of(model: nn.Module, parts: int, rho) -> Tensor:
     return total
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.7])
+@pytest.mark.parametrize(("normalization", "rho"), [(None, 0.0), ("l2", 0.0), ("l2", 0.7), ("l1", 0.7)])
 @pytest.mark.parametrize("parametrization", ["exp", "optimal"])
-@pytest.mark.parametrize("normalization", [None, "l2", "l1"])
 def test_the_sensitivity_of_a_layer_falls_as_the_closed_form_says(parametrization, normalization, rho):
     lam = complex(LAM[2])
     model = single(lam)

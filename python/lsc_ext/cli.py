@@ -1,4 +1,4 @@
-"""The command line: ``python -m lsc_ext info | demo | radii | diagnose | pretrain | paper | bench``.
+"""The command line: ``python -m lsc_ext info | demo | radii | diagnose | pretrain | paper | memory | bench``.
 
 Exit codes: 0 done; 1 done, but a correctness check failed; 2 bad arguments or missing packages; 130 Ctrl-C.
 """
@@ -9,7 +9,7 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from lsc_ext.demo import DemoConfig, run_demo
 from lsc_ext.diagnose import diagnose
 from lsc_ext.files import write_json, write_whole
 from lsc_ext.operator import DIRECTIONS
-from lsc_ext.paper import FIGURE_GROUPS, FIGURES, chosen_figures, run_figure
+from lsc_ext.paper import FIGURE_GROUPS, FIGURES, MEMORY_FIGURES, MEMORY_GROUPS, Figure, chosen_figures, run_figure
 from lsc_ext.plot import FORMATS
 from lsc_ext.pretrain import MOVES, PRESETS, PretrainConfig, pretrain
 from lsc_ext.pretrain.config import STOPS
@@ -145,6 +145,18 @@ def _parser() -> argparse.ArgumentParser:
         paper.add_argument(
             f"--{name.replace('_', '-')}", type=int, default=None, help=f"{text}; the figure's own if absent"
         )
+
+    memory = command(
+        "memory", _memory, "figures of arXiv 2405.21064 from closed forms computed here and now; lists them if none"
+    )
+    memory.add_argument(
+        "figures", nargs="*", metavar="FIGURE", help=f"of {', '.join((*MEMORY_FIGURES, *MEMORY_GROUPS))}"
+    )
+    memory.add_argument("--folder", type=Path, default=Path("lsc_memory"), help="where NAME.json and the picture go")
+    memory.add_argument("--format", choices=FORMATS, default="svg", help="of the pictures")
+    memory.add_argument("--points", type=int, default=None, help="of every curve; the figure's own if absent")
+    memory.add_argument("--rhos", type=float, nargs="+", default=None, metavar="RHO", help="autocorrelations of inputs")
+    memory.add_argument("--teachers", type=float, nargs="+", default=None, metavar="LAMBDA", help="what is learned")
 
     bench = command("bench", _bench, "correctness first, then speed against the strongest peers")
     bench.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
@@ -305,18 +317,33 @@ def _pretrain(options: argparse.Namespace) -> int:
 
 def _paper(options: argparse.Namespace) -> int:
     if not options.figures:
-        content = {name: figure.element for name, figure in FIGURES.items()}
-        text = "\n".join(f"{name:<12}{element}" for name, element in content.items())
-        _print(options, content, text)
-        return 0
+        return _list_figures(options, FIGURES)
     names = ("data", "architectures", *_PAPER_SIZES)
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.targets is not None:
         given["targets"] = [_target(text, "--targets") for text in options.targets]
-    figures = chosen_figures(options.figures, list(given))
+    return _run_figures(options, chosen_figures(options.figures, list(given)), {"seed": options.seed, **given})
+
+
+def _memory(options: argparse.Namespace) -> int:
+    if not options.figures:
+        return _list_figures(options, MEMORY_FIGURES)
+    names = ("points", "rhos", "teachers")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    figures = chosen_figures(options.figures, list(given), MEMORY_FIGURES, MEMORY_GROUPS)
+    return _run_figures(options, figures, given)
+
+
+def _list_figures(options: argparse.Namespace, table: Mapping[str, Figure]) -> int:
+    content = {name: figure.element for name, figure in table.items()}
+    _print(options, content, "\n".join(f"{name:<12}{element}" for name, element in content.items()))
+    return 0
+
+
+def _run_figures(options: argparse.Namespace, figures: Sequence[Figure], given: dict[str, Any]) -> int:
     report = {}
     for figure in figures:
-        numbers, files = run_figure(figure, options.folder, file_format=options.format, seed=options.seed, **given)
+        numbers, files = run_figure(figure, options.folder, file_format=options.format, **given)
         report[figure.name] = {**numbers, "files": [str(file) for file in files]}
         if not options.json:
             print("\n".join((f"{figure.name}: {figure.element}", *(f"  {line}" for line in numbers["findings"]))))

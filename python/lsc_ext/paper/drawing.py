@@ -40,7 +40,7 @@ def draw_grid(data: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
         axis.set_xlabel("time step")
         axis.set_ylabel("layer")
         axis.set_title(f"{grid['grid']}: {grid['path_count']} paths from corner to corner", fontsize=10)
-    return _save(figure, path, data)
+    return picture(figure, path, data)
 
 
 def draw_growth(data: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -52,7 +52,7 @@ def draw_growth(data: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
         axis.set_ylabel("log10 of the number of paths")
         axis.set_title(curve["name"], fontsize=10)
         axis.set_ylim(bottom=0)
-    return _save(figure, path, data)
+    return picture(figure, path, data)
 
 
 def draw_pascal(data: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -70,8 +70,8 @@ def draw_pascal(data: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
         axis.set_xlabel("time step t")
         axis.set_ylabel(label)
         axis.set_title(title, fontsize=10)
-    _legend_below(figure, axes[0], 6)
-    return _save(figure, path, data)
+    legend_below(figure, axes[0], 6)
+    return picture(figure, path, data)
 
 
 def draw_profiles(data: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -91,8 +91,8 @@ def draw_profiles(data: Mapping[str, Any], path: str | os.PathLike[str]) -> Path
             axis.set_xlabel("time step t of the input")
             axis.set_ylabel("| d sum of top outputs / d x(t) |")
             axis.set_title(f"{data['config']['layers']}-layer {name}, {title}", fontsize=10)
-    _legend_below(figure, axes[0], len(next(iter(data["networks"].values()))))
-    return _save(figure, path, data)
+    legend_below(figure, axes[0], len(next(iter(data["networks"].values()))))
+    return picture(figure, path, data)
 
 
 def draw_covariance(data: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -119,8 +119,8 @@ def draw_covariance(data: Mapping[str, Any], path: str | os.PathLike[str]) -> Pa
             axis.set_xlabel("distance in steps")
             axis.set_ylabel(label)
             axis.set_title(f"layer {layer + 1}", fontsize=10)
-    _legend_below(figure, axes[0], len(names))
-    return _save(figure, path, data)
+    legend_below(figure, axes[0], len(names))
+    return picture(figure, path, data)
 
 
 def draw_dominance(data: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -137,11 +137,12 @@ def draw_dominance(data: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     axis.set_yscale("log")
     axis.set_xticks(range(len(orders)), [f"order {k}" for k in orders])
     axis.set_ylabel("|interaction|, seeds and their mean")
-    _legend_below(figure, axis, len(data["bars"]))
-    return _save(figure, path, data)
+    legend_below(figure, axis, len(data["bars"]))
+    return picture(figure, path, data)
 
 
-def _save(figure: Any, path: str | os.PathLike[str], data: Mapping[str, Any]) -> Path:
+def picture(figure: Any, path: str | os.PathLike[str], data: Mapping[str, Any]) -> Path:
+    """Writes a figure with the digest of its numbers in it."""
     return save_figure(figure, path, f"of numbers with SHA-256 {digest(data)}")
 
 
@@ -160,6 +161,7 @@ def _log_scale(axis: Any, curves: list[list[float]]) -> None:
         axis.set_yscale("log")
 
 
-def _legend_below(figure: Any, axis: Any, columns: int) -> None:
+def legend_below(figure: Any, axis: Any, columns: int) -> None:
+    """One legend for all panels, of what ``axis`` shows."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, 6), frameon=False, fontsize=8)

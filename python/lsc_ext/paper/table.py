@@ -27,7 +27,7 @@ class Figure:
 
     Attributes:
         name: on the command line, and of its files.
-        element: what it stands for in arXiv 2308.12075.
+        element: what it stands for in its paper.
         compute: keyword options -> plain numbers, with "config" and "findings", a list of sentences.
         draw: those numbers and a path -> the path.
     """
@@ -58,20 +58,25 @@ FIGURES = {
 FIGURE_GROUPS = {"fig1": ("grid", "growth", "pascal", "profiles"), "all": tuple(FIGURES)}
 
 
-def chosen_figures(names: Sequence[str], options: Sequence[str]) -> list[Figure]:
-    """The figures of ``names``, groups spelled out, each once, in the table's order.
+def chosen_figures(
+    names: Sequence[str],
+    options: Sequence[str],
+    table: Mapping[str, Figure] = FIGURES,
+    groups: Mapping[str, Sequence[str]] = FIGURE_GROUPS,
+) -> list[Figure]:
+    """The figures of ``names`` in a table, groups spelled out, each once, in the table's order.
 
     Raises:
         ValueError: an unknown name, or an option that none of the figures takes.
     """
     for name in names:
-        if name not in FIGURES and name not in FIGURE_GROUPS:
-            raise ValueError(f"figure: expected names among {', '.join((*FIGURES, *FIGURE_GROUPS))}, got {name!r}")
-    wanted = {figure for name in names for figure in FIGURE_GROUPS.get(name, (name,))}
-    figures = [figure for figure in FIGURES.values() if figure.name in wanted]
+        if name not in table and name not in groups:
+            raise ValueError(f"figure: expected names among {', '.join((*table, *groups))}, got {name!r}")
+    wanted = {figure for name in names for figure in groups.get(name, (name,))}
+    figures = [figure for figure in table.values() if figure.name in wanted]
     for option in options:
         if not any(option in figure.options for figure in figures):
-            takers = [figure.name for figure in FIGURES.values() if option in figure.options]
+            takers = [figure.name for figure in table.values() if option in figure.options]
             raise ValueError(
                 f"{option}: expected an option of {', '.join(f.name for f in figures)}, got one of {', '.join(takers)}"
             )
@@ -84,7 +89,7 @@ def run_figure(
     """Computes a figure, writes its numbers and draws it.
 
     Args:
-        figure: one of :data:`FIGURES`.
+        figure: one of :data:`FIGURES` or :data:`MEMORY_FIGURES`.
         folder: made where it does not exist.
         file_format: "svg" or "png".
         **options: of ``figure.compute``; those that it does not take are left out, see :func:`chosen_figures`.

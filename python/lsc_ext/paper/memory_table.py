@@ -1,0 +1,22 @@
+"""Which figure of arXiv 2405.21064 is computed and drawn by what."""
+
+from __future__ import annotations
+
+from lsc_ext.paper import memory_drawing
+from lsc_ext.paper.coupling import eigenvalue_coupling
+from lsc_ext.paper.curse import memory_curse
+from lsc_ext.paper.landscapes import loss_landscapes
+from lsc_ext.paper.table import Figure
+from lsc_ext.paper.tamed import tamed_memory
+
+MEMORY_FIGURES = {
+    figure.name: figure
+    for figure in (
+        Figure("curse", "Figure 1: sensitivity and loss against memory", memory_curse, memory_drawing.draw_curse),
+        Figure("tamed", "Figure 2: normalised and reparametrised", tamed_memory, memory_drawing.draw_tamed),
+        Figure("landscapes", "Figure 6: losses by parametrisation", loss_landscapes, memory_drawing.draw_landscapes),
+        Figure("coupling", "Figure 8: |S(lambda, lambda0)|", eigenvalue_coupling, memory_drawing.draw_coupling),
+    )
+}
+#: A name for several figures.
+MEMORY_GROUPS = {"all": tuple(MEMORY_FIGURES)}
