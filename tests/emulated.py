@@ -44,6 +44,13 @@ def emulated_cuda(seed: int = 0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def on_processor() -> Iterator[None]:
+    """Inside, CPU tensors are the processor's, also where they stand for a device's outside."""
+    with backends.emulated(None, "nowhere"):
+        yield
+
+
+@contextlib.contextmanager
 def mishap(stalled: int = -1, lost: int = -1) -> Iterator[None]:
     """Inside, a block hardly gets a turn, or the publication of that number, counted from 0, is not written."""
     module().set_mishaps(stalled, lost)

@@ -2,12 +2,10 @@
 
 import cmath
 import math
-import resource
 import time
 
 import pytest
 import torch
-from emulated import emulated_cuda
 
 import lsc_ext as lsc
 from lsc_ext.memory import SensitivityScan, sensitivity_second_moment, state_second_moment
@@ -37,19 +35,11 @@ def kept(a, x):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [1, 3, 31, 33, 65])
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_moments_are_those_of_what_was_kept(dtype, size, device):
+def test_moments_are_those_of_what_was_kept(dtype, size):
     a, x = eigenvalues(size, dtype), torch.randn(21, 3, size, dtype=dtype)
     states, derivatives = kept(a, x)
 
-    def measure():
-        return SensitivityScan(a, 3).feed(x)
-
-    if device == "cpu":
-        found = measure()
-    else:
-        with emulated_cuda():
-            found = measure()
+    found = SensitivityScan(a, 3).feed(x)
     pairs = (
         ("state", found.state, states[-1].to(dtype) if dtype.is_complex else states[-1].real.to(dtype)),
         (
@@ -101,19 +91,6 @@ def test_pieces_of_eights_and_threads_change_no_bit(dtype):
         assert torch.equal(other.sensitivity, whole.sensitivity)
         assert torch.equal(other.state_second_moment(), whole.state_second_moment())
         assert torch.equal(other.sensitivity_second_moment(), whole.sensitivity_second_moment())
-
-
-def test_memory_does_not_grow_with_the_sequence():
-    """A million steps of one sequence of 16 units: 64 MB of inputs, were they there at once."""
-    found = SensitivityScan(torch.full((16,), 0.999), 1)
-    piece = torch.randn(1000, 1, 16)
-    found.feed(piece)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(999):
-        found.feed(piece)
-    assert found.steps == 10**6
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096  # KB
-    assert bool(found.sensitivity_second_moment().isfinite().all())
 
 
 def test_views_are_read_as_they_are():

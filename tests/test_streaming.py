@@ -210,3 +210,25 @@ def test_memory_of_a_long_sequence_does_not_grow_with_it(time, bound):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     raised = float(done.stdout)
     assert raised < bound, f"radii at {time} steps raised peak memory by {raised:.0f} MiB, expected under {bound}"
+
+
+SENSITIVITIES = """
+import resource, torch
+from lsc_ext.memory import SensitivityScan
+found, piece = SensitivityScan(torch.full((16,), 0.999), 1), torch.randn(1000, 1, 16)
+found.feed(piece)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in range(999):
+    found.feed(piece)
+assert found.steps == 10**6
+assert bool(found.sensitivity_second_moment().isfinite().all())
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_sensitivities_of_a_million_steps_take_the_memory_of_one_piece():
+    pytest.importorskip("resource")
+    program = [sys.executable, "-c", SENSITIVITIES]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120)
+    raised = float(done.stdout)
+    assert raised < 4, f"a million steps raised peak memory by {raised:.0f} MiB, expected under 4"
