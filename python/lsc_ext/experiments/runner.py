@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,26 +75,29 @@ def execute(
         else:
             missing[run] = reason
     started = time.perf_counter()
-    for number, (run, outcome) in enumerate(_outcomes(todo, data, workers), 1):
-        if isinstance(outcome, Exception):
-            failed[run] = f"{type(outcome).__name__}: {outcome}"
-            text = failed[run]
-        else:
-            results[run.key] = {"config": run.config(), "result": outcome}
-            write_results(folder, experiment, results)
-            text = f"test {outcome['test']}, {sum(outcome['seconds'].values()):.1f} s"
-        say(f"{experiment} {number}/{len(todo)}, {time.perf_counter() - started:.0f} s: {run.key}: {text}")
+    with closing(_outcomes(todo, data, workers)) as outcomes:
+        for number, (run, outcome) in enumerate(outcomes, 1):
+            if isinstance(outcome, str):
+                failed[run] = text = outcome
+            else:
+                results[run.key] = {"config": run.config(), "result": outcome}
+                write_results(folder, experiment, results)
+                text = f"test {outcome['test']}, {sum(outcome['seconds'].values()):.1f} s"
+            say(f"{experiment} {number}/{len(todo)}, {time.perf_counter() - started:.0f} s: {run.key}: {text}")
     return Progress(results, missing, failed)
 
 
-def _outcomes(todo: Sequence[Run], data: Path | None, workers: int) -> Iterator[tuple[Run, Any]]:
+Outcome = dict[str, Any] | str
+
+
+def _outcomes(todo: Sequence[Run], data: Path | None, workers: int) -> Generator[tuple[Run, Outcome], None, None]:
     if workers == 1 or len(todo) < 2:
         for run in todo:
             yield run, _attempt(run, data)
         return
     context = multiprocessing.get_context("spawn")  # a forked child cannot use the parent's OpenMP threads
     pool = ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_prepare)
-    waiting: dict[Future[Any], Run] = {}
+    waiting: dict[Future[Outcome], Run] = {}
     try:
         waiting = {pool.submit(_attempt, run, data): run for run in todo}
         for future in as_completed(waiting):
@@ -101,11 +105,10 @@ def _outcomes(todo: Sequence[Run], data: Path | None, workers: int) -> Iterator[
     except BrokenProcessPool as error:
         raise RuntimeError("workers: expected the processes to live, one has died (too little memory?)") from error
     finally:
-        children = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
         if not all(future.done() for future in waiting):
-            for child in children:
+            for child in list((pool._processes or {}).values()):
                 child.terminate()
+        pool.shutdown(cancel_futures=True)
 
 
 def _prepare() -> None:
@@ -115,10 +118,9 @@ def _prepare() -> None:
     torch.set_num_threads(1)
 
 
-def _attempt(run: Run, data: Path | None) -> dict[str, Any] | Exception:
-    """The result, or the error that ended the run."""
+def _attempt(run: Run, data: Path | None) -> Outcome:
+    """The result, or what the error that ended the run says: text can travel between processes."""
     try:
         return compute(run, data)
     except Exception as error:
-        # Only what can travel between processes, whatever the error holds.
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return f"{type(error).__name__}: {error}"

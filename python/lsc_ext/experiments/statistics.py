@@ -9,7 +9,10 @@ from typing import Any
 
 from lsc_ext.experiments.grid import Run
 from lsc_ext.experiments.results import Result, run_of
+from lsc_ext.experiments.tasks import CLASSES
 
+#: An accuracy below this many times that of guessing counts as guessing: of two networks that learnt nothing none wins.
+GUESSING = 1.25
 NORMAL_95 = 1.959963984540054  # 97.5 percent of the standard normal distribution lie below
 
 
@@ -71,7 +74,7 @@ def wilson(wins: int, pairs: int, z: float = NORMAL_95) -> tuple[float, float]:
 def binomial_p(wins: int, pairs: int) -> float:
     """Two-sided p-value of a share of one half: the chance of a result at least as far from it; 1 without pairs."""
     far = max(wins, pairs - wins)
-    tail = sum(math.comb(pairs, k) for k in range(far, pairs + 1)) / 2**pairs
+    tail: float = sum(math.comb(pairs, k) for k in range(far, pairs + 1)) / 2**pairs
     return min(1.0, 2 * tail)
 
 
@@ -85,11 +88,11 @@ def count(pairs: Iterable[tuple[float, float]]) -> Share:
 
 
 def score(run: Run, result: Mapping[str, Any]) -> float:
-    """Accuracy, or minus perplexity; minus infinity where training diverged."""
+    """Accuracy, at least ``GUESSING`` times that of guessing, or minus perplexity; the least where it diverged."""
     value: float | None = result["test"]
-    if value is None:
-        return -math.inf
-    return -value if run.task == "language" else value
+    if run.task == "language":
+        return -math.inf if value is None else -value
+    return max(GUESSING / CLASSES[run.source], 0.0 if value is None else value)
 
 
 def pairs_of(results: Iterable[Result], first: str, second: str) -> list[tuple[Run, float, float]]:

@@ -11,7 +11,7 @@ from lsc_ext.bench.report import between_markers, table
 from lsc_ext.experiments.grid import COMPARISONS, EXPERIMENTS, Run
 from lsc_ext.experiments.networks import ARMS, NETWORKS
 from lsc_ext.experiments.results import Result, run_of
-from lsc_ext.experiments.statistics import Share, score, shares
+from lsc_ext.experiments.statistics import Share, shares
 from lsc_ext.experiments.tasks import TASKS
 from lsc_ext.files import write_whole
 
@@ -136,10 +136,10 @@ def _cell_name(run: Run, runs: Sequence[Run]) -> str:
 
 
 def _scores(results: Results, runs: Sequence[Run]) -> str:
-    found = [score(run, results[run.key]["result"]) for run in runs if run.key in results]
+    found = [results[run.key]["result"]["test"] for run in runs if run.key in results]
     if not found:
         return "not run"
-    finite = sorted(abs(value) for value in found if value > float("-inf"))
+    finite = sorted(value for value in found if value is not None)
     missing = "" if len(found) == len(runs) else f", {len(found)} of {len(runs)} seeds"
     lost = len(found) - len(finite)
     missing += f", {lost} diverged" if lost else ""

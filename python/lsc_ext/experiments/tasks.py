@@ -36,7 +36,9 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "cifar100": CIFAR100_FILES,
     "shd": SHD_FILES,
 }
-LATENCY_STEPS, SPIKE_STEPS, SPIKE_BIN, SPIKE_UNITS = 100, 250, 0.004, 700
+#: Labels of a source of samples.
+CLASSES = {"mnist_5k": 10, "mnist": 10, "cifar10": 10, "cifar100": 100, "shd": 20}
+LATENCY_STEPS, SPIKE_STEPS, SPIKE_UNITS = 100, 250, 700
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,6 @@ def _pixels(source: str, folder: Path | None) -> tuple[list[tuple[Tensor, Tensor
 def _images(task: str, source: str, folder: Path | None, limit: int | None) -> Task:
     parts, digest = _pixels(source, folder)
     shape = parts[0][0].shape
-    classes = 100 if source == "cifar100" else 10
     known = parts[0][0].float()
     mean, std = float(known.mean()), float(known.std())
 
@@ -176,7 +177,7 @@ def _images(task: str, source: str, folder: Path | None, limit: int | None) -> T
     }[task]
     take = {"image": standardised, "rows": rows, "latency": latency}[task]
     train, validation, test = (Part(y[:limit], partial(take, x[:limit])) for x, y in parts)
-    return Task(features, classes, train, validation, test, digest)
+    return Task(features, CLASSES[source], train, validation, test, digest)
 
 
 def spike_latency(pixels: Tensor) -> Tensor:
@@ -200,7 +201,7 @@ def _spikes(folder: Path, limit: int | None) -> Task:
     first, second = _cut(train, 0, -held), _cut(train, -held, None)
     cut = (_cut(part, 0, limit) for part in (first, second, test))
     parts = [Part(part.labels, partial(spike_bins, part)) for part in cut]
-    return Task(SPIKE_UNITS, 20, parts[0], parts[1], parts[2], sha256_of(paths))
+    return Task(SPIKE_UNITS, CLASSES["shd"], parts[0], parts[1], parts[2], sha256_of(paths))
 
 
 def _cut(spikes: Spikes, start: int, stop: int | None) -> Spikes:
@@ -211,7 +212,7 @@ def spike_bins(spikes: Spikes, chosen: Tensor) -> Tensor:
     """[T, B, 700] float32: 1 where a channel spikes within a bin of 4 ms; the first second, T = 250."""
     x = torch.zeros(SPIKE_STEPS, chosen.numel(), SPIKE_UNITS)
     for place, number in enumerate(chosen.tolist()):
-        step = (spikes.times[number] / SPIKE_BIN).floor().long()
+        step = (spikes.times[number].double() * SPIKE_STEPS).floor().long()
         kept = step < SPIKE_STEPS
         x[step[kept], place, spikes.units[number][kept]] = 1.0
     return x

@@ -1,0 +1,87 @@
+"""Shares of wins against scipy, and which pairs they are of."""
+
+import math
+
+import pytest
+from scipy import stats
+
+from lsc_ext.experiments.grid import COMPARISONS, Run
+from lsc_ext.experiments.networks import ARMS
+from lsc_ext.experiments.statistics import binomial_p, count, pairs_of, score, shares, wilson
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 3, 24, 31, 72, 1000])
+def test_intervals_and_p_values_are_scipys(pairs):
+    for wins in {0, 1, pairs // 3, pairs // 2, (pairs + 1) // 2, pairs - 1, pairs}:
+        expected = stats.binomtest(wins, pairs)
+        assert wilson(wins, pairs) == pytest.approx(tuple(expected.proportion_ci(0.95, "wilson")), abs=1e-12)
+        assert binomial_p(wins, pairs) == pytest.approx(expected.pvalue, rel=1e-10)
+
+
+def test_without_pairs_nothing_is_known():
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert binomial_p(0, 0) == 1.0
+    assert count([]).verdict == "no claim"
+    assert math.isnan(count([]).share)
+
+
+@pytest.mark.parametrize(("wins", "pairs"), [(-1, 3), (4, 3)])
+def test_impossible_counts_are_refused(wins, pairs):
+    with pytest.raises(ValueError, match=f"wins: expected between 0 and the 3 pairs, got {wins}"):
+        wilson(wins, pairs)
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "verdict"),
+    [(10, 0, "wins"), (0, 10, "loses"), (7, 3, "no claim"), (5, 5, "no claim"), (60, 40, "wins"), (59, 41, "no claim")],
+)
+def test_nothing_is_claimed_where_the_interval_includes_one_half(wins, losses, verdict):
+    share = count([(1.0, 0.0)] * wins + [(0.0, 1.0)] * losses + [(0.5, 0.5)] * 3)
+    assert (share.wins, share.losses, share.ties, share.pairs) == (wins, losses, 3, wins + losses)
+    assert share.verdict == verdict
+    assert (share.low <= 0.5 <= share.high) == (verdict == "no claim")
+
+
+def made(arm, test, *, task="rows", network="gru", seed=0, lr=1e-3):
+    source = "topics" if task == "language" else "mnist_5k"
+    run = Run("recurrent", task, source, network, 5, 32, arm, lr, seed, 8, 50)
+    return {"config": run.config(), "result": {"test": test}}
+
+
+def test_more_accuracy_and_less_perplexity_win():
+    for task, better, worse in (("rows", 0.9, 0.8), ("language", 90.0, 100.0)):
+        results = [made("0.5", better, task=task), made("none", worse, task=task)]
+        assert shares(results, "0.5", "none")["all"].wins == 1
+        assert shares(results, "none", "0.5")["all"].losses == 1
+
+
+def test_what_diverged_loses_and_what_learnt_nothing_ties():
+    for task, worst in (("rows", 0.2), ("language", 1e6)):
+        run = Run(**made("1", 0.0, task=task)["config"])
+        assert score(run, {"test": None}) < score(run, {"test": worst})
+        assert score(run, {"test": None}) == score(run, {"test": None})
+    run = Run(**made("1", 0.0)["config"])
+    assert score(run, {"test": 0.09}) == score(run, {"test": 0.124}) == score(run, {"test": None})
+    assert score(run, {"test": 0.126}) > score(run, {"test": 0.124})
+
+
+def test_pairs_differ_in_their_arm_alone():
+    results = [
+        made("1", 0.5),
+        made("none", 0.4),
+        made("1", 0.6, seed=1),  # nobody to compare with
+        made("none", 0.9, network="lstm"),
+        made("1", 0.8, network="lstm"),
+        made("1", 0.7, lr=1e-2),
+        made("none", 0.7, lr=1e-4),
+        made("0.5", 0.99),
+    ]
+    found = pairs_of(results, "1", "none")
+    assert [(run.network, run.arm, a, b) for run, a, b in found] == [("gru", "1", 0.5, 0.4), ("lstm", "1", 0.8, 0.9)]
+    grouped = shares(results, "1", "none")
+    assert list(grouped) == ["all", "gru", "lstm"]
+    assert [(share.wins, share.losses) for share in grouped.values()] == [(1, 1), (1, 0), (0, 1)]
+
+
+def test_comparisons_are_between_arms():
+    assert {arm for pairs in COMPARISONS.values() for pair in pairs for arm in pair} == set(ARMS)
