@@ -13,7 +13,7 @@ from data_files import idx, shd, write_data_sets
 from lsc_ext.data import load_images
 from lsc_ext.experiments import tasks, text
 from lsc_ext.experiments.readers import Spikes, find_file, read_cifar, read_idx, read_shd, spikes_of
-from lsc_ext.experiments.tasks import load_task, missing_data, spike_bins, spike_latency
+from lsc_ext.experiments.tasks import frequency_perplexity, load_task, missing_data, spike_bins, spike_latency
 from lsc_ext.experiments.text import END, UNKNOWN, numbers, read_text, vocabulary
 
 
@@ -201,6 +201,16 @@ def test_the_vocabulary_is_that_of_the_training_part(data):
     assert (loaded.features, loaded.classes) == (5, 5)
     assert loaded.train.shape == (30,)
     assert int(loaded.test.max()) <= 4
+
+
+def test_guessing_is_the_perplexity_of_word_frequencies(data):
+    train, test = torch.tensor([0, 1, 1, 2, 1]), torch.tensor([1, 1, 2, 3])
+    p = {0: 2 / 9, 1: 4 / 9, 2: 2 / 9, 3: 1 / 9}
+    expected = (p[1] * p[1] * p[2] * p[3]) ** (-1 / 4)
+    assert frequency_perplexity(train, test, 4) == pytest.approx(expected)
+    loaded = load_task("language", "ptb", data, words=5, samples=30)
+    assert loaded.guessing == frequency_perplexity(loaded.train, loaded.test, 5)
+    assert load_task("image", "cifar100", data).guessing == 0.01
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_nothing_is_claimed_where_the_interval_includes_one_half(wins, losses, v
 def made(arm, test, *, task="rows", network="gru", seed=0, lr=1e-3):
     source = "topics" if task == "language" else "mnist_5k"
     run = Run("recurrent", task, source, network, 5, 32, arm, lr, seed, 8, 50)
-    return {"config": run.config(), "result": {"test": test}}
+    return {"config": run.config(), "result": {"test": test, "guessing": 200.0 if task == "language" else 0.1}}
 
 
 def test_more_accuracy_and_less_perplexity_win():
@@ -55,14 +55,18 @@ def test_more_accuracy_and_less_perplexity_win():
         assert shares(results, "none", "0.5")["all"].losses == 1
 
 
-def test_what_diverged_loses_and_what_learnt_nothing_ties():
-    for task, worst in (("rows", 0.2), ("language", 1e6)):
-        run = Run(**made("1", 0.0, task=task)["config"])
-        assert score(run, {"test": None}) < score(run, {"test": worst})
-        assert score(run, {"test": None}) == score(run, {"test": None})
-    run = Run(**made("1", 0.0)["config"])
-    assert score(run, {"test": 0.09}) == score(run, {"test": 0.124}) == score(run, {"test": None})
-    assert score(run, {"test": 0.126}) > score(run, {"test": 0.124})
+@pytest.mark.parametrize(
+    ("task", "learnt", "nothing"),
+    [("rows", [0.126, 0.5, 1.0], [0.0, 0.09, 0.125, None]), ("language", [199.9, 80.0], [200.0, 1e6, None])],
+)
+def test_who_learnt_wins_over_who_did_not_and_of_those_none_wins(task, learnt, nothing):
+    def scored(test):
+        entry = made("1", test, task=task)
+        return score(Run(**entry["config"]), entry["result"])
+
+    assert len({scored(test) for test in nothing}) == 1
+    assert [scored(test) > scored(nothing[0]) for test in learnt] == [True] * len(learnt)
+    assert [scored(test) for test in learnt] == sorted(scored(test) for test in learnt)
 
 
 def test_pairs_differ_in_their_arm_alone():

@@ -247,7 +247,12 @@ def test_a_run_uses_one_thread_and_leaves_the_number_and_the_generator_alone(dat
 
 def fake_result(test: float | None = 0.5, **changes):
     result = {"test": test, "validation": [test], "loss": [1.0], "diverged": test is None, "clipped": None}
-    result |= {"pretraining": None, "seconds": {"pretraining": 0.0, "training": 30.0}, "data": "d" * 64}
+    result |= {
+        "guessing": 0.1,
+        "pretraining": None,
+        "seconds": {"pretraining": 0.0, "training": 30.0},
+        "data": "d" * 64,
+    }
     return {**result, "environment": "a machine", **changes}
 
 
@@ -381,6 +386,10 @@ def test_the_command_runs_what_is_missing_and_writes_everything(tmp_path, comput
     assert "(new/shares.svg)" in page.read_text()
     assert page.read_text().endswith("<!-- /experiments -->\nafter\n")
 
+    assert main([*arguments[:-3], "0", "1", "--tables"]) == 0
+    assert len(computed) == 27
+    assert "**27 of 54 runs; 27 have not been run**" in (folder / "tables.md").read_text()
+
     def failing(configuration, folder):
         raise ValueError("broken")
 
@@ -492,6 +501,7 @@ def test_a_committed_run_is_computed_again():
     results = committed()["recurrent"]
     entry = next(e for e in results.values() if e["config"]["network"] == "rnn_relu" and e["config"]["arm"] == "none")
     again = run(Run(**{**entry["config"], "epochs": 1}))
-    assert again["data"] == entry["result"]["data"]
+    for name in ("data", "guessing"):
+        assert again[name] == entry["result"][name]
     assert again["loss"][0] == pytest.approx(entry["result"]["loss"][0], rel=0.02)
     assert lsc.__version__ in again["environment"]

@@ -143,13 +143,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     experiments.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*EXPERIMENTS, 'all'))}")
     experiments.add_argument("--folder", type=Path, default=Options.folder, help="where results, tables and picture go")
-    experiments.add_argument("--full", action="store_true", help="the paper's grid and sizes: days")
+    experiments.add_argument("--full", action="store_true", help="the paper's grid and sizes")
     experiments.add_argument("--workers", type=int, default=None, help="processes; one per processor if absent")
     experiments.add_argument("--seeds", type=int, nargs="+", default=None, help="3 of them, with --full 4, if absent")
     experiments.add_argument("--images", choices=IMAGES, default=Options.images, help="5,000 of MNIST, or its files")
     experiments.add_argument("--text", choices=sorted(TEXTS), default=Options.text, help="for the language model")
     experiments.add_argument("--data", type=Path, default=None, help="folder with files of MNIST, CIFAR, SHD, PTB")
     experiments.add_argument("--page", type=Path, default=None, help="page whose tables are replaced")
+    experiments.add_argument(
+        "--tables", action="store_true", help="run nothing, write tables and picture of what is there"
+    )
 
     bench = command("bench", _bench, "correctness first, then speed against the strongest peers")
     bench.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
@@ -321,7 +324,10 @@ def _paper(options: argparse.Namespace) -> int:
 
 
 def _experiments(options: argparse.Namespace) -> int:
-    given = {name: getattr(options, name) for name in ("folder", "full", "workers", "images", "text", "data", "page")}
+    given = {
+        name: getattr(options, name)
+        for name in ("folder", "full", "workers", "images", "text", "data", "page", "tables")
+    }
     settings = Options(**given, seeds=None if options.seeds is None else tuple(options.seeds))
     if not options.names:
         content = listing(settings)

@@ -34,6 +34,7 @@ class Options:
         text: one of ``text.TEXTS``.
         data: folder with files of published data sets.
         page: whose tables are to be replaced; None for tables.md in ``folder``.
+        tables: run nothing, only write tables and picture of what is there.
     """
 
     folder: Path = Path("lsc_experiments")
@@ -44,6 +45,7 @@ class Options:
     text: str = "topics"
     data: Path | None = None
     page: Path | None = None
+    tables: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("images", IMAGES), ("text", tuple(TEXTS))):
@@ -119,7 +121,8 @@ def run_experiments(names: Sequence[str], options: Options, say: Say = print) ->
     workers = options.workers or os.cpu_count() or 1
     done: dict[str, Progress] = {}
     for name in wanted:
-        done[name] = execute(name, grids[name], options.folder, data=options.data, workers=workers, say=say)
+        runs = [] if options.tables else grids[name]
+        done[name] = execute(name, runs, options.folder, data=options.data, workers=workers, say=say)
     results = {name: read_results(options.folder, name) for name in EXPERIMENTS}
     counted = {
         name: {run.key: found[run.key] for run in grids[name] if is_done(run, found)} for name, found in results.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -114,7 +113,6 @@ def _outcomes(todo: Sequence[Run], data: Path | None, workers: int) -> Generator
 def _prepare() -> None:
     """In a worker: one thread, and Ctrl-C is the parent's affair."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 

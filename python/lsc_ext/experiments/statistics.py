@@ -9,7 +9,6 @@ from typing import Any
 
 from lsc_ext.experiments.grid import Run
 from lsc_ext.experiments.results import Result, run_of
-from lsc_ext.experiments.tasks import CLASSES
 
 #: An accuracy below this many times that of guessing counts as guessing: of two networks that learnt nothing none wins.
 GUESSING = 1.25
@@ -88,11 +87,13 @@ def count(pairs: Iterable[tuple[float, float]]) -> Share:
 
 
 def score(run: Run, result: Mapping[str, Any]) -> float:
-    """Accuracy, at least ``GUESSING`` times that of guessing, or minus perplexity; the least where it diverged."""
+    """Accuracy or minus perplexity, but no less than guessing has, which is the score of training that diverged too."""
     value: float | None = result["test"]
     if run.task == "language":
-        return -math.inf if value is None else -value
-    return max(GUESSING / CLASSES[run.source], 0.0 if value is None else value)
+        least = -float(result["guessing"])
+        return least if value is None else max(least, -value)
+    least = GUESSING * float(result["guessing"])
+    return least if value is None else max(least, value)
 
 
 def pairs_of(results: Iterable[Result], first: str, second: str) -> list[tuple[Run, float, float]]:

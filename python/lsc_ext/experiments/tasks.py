@@ -65,6 +65,8 @@ class Task:
         validation: likewise.
         test: likewise.
         sha256: of the data.
+        guessing: what knowing nothing reaches: the accuracy of drawing a label, or the test part's perplexity under the
+            frequencies of words in the training part, each counted once more than it occurs.
     """
 
     features: int
@@ -73,6 +75,7 @@ class Task:
     validation: Part | Tensor
     test: Part | Tensor
     sha256: str
+    guessing: float
 
 
 def missing_data(task: str, source: str, folder: Path | None) -> str | None:
@@ -128,7 +131,14 @@ def _language(source: str, folder: Path | None, size: int, limit: int | None) ->
     text = read_text(source, folder)
     known = vocabulary(text.train, size)
     train, validation, test = (numbers(words[:limit], known) for words in (text.train, text.validation, text.test))
-    return Task(len(known), len(known), train, validation, test, text.sha256)
+    guessing = frequency_perplexity(train, test, len(known))
+    return Task(len(known), len(known), train, validation, test, text.sha256, guessing)
+
+
+def frequency_perplexity(train: Tensor, test: Tensor, words: int) -> float:
+    """Of ``test`` [N] where every word is expected as often as it is in ``train``, counted once more than it occurs."""
+    counts = train.bincount(minlength=words).double() + 1
+    return float((-(counts / counts.sum())[test].log().mean()).exp())
 
 
 def _pixels(source: str, folder: Path | None) -> tuple[list[tuple[Tensor, Tensor]], str]:
@@ -177,7 +187,7 @@ def _images(task: str, source: str, folder: Path | None, limit: int | None) -> T
     }[task]
     take = {"image": standardised, "rows": rows, "latency": latency}[task]
     train, validation, test = (Part(y[:limit], partial(take, x[:limit])) for x, y in parts)
-    return Task(features, CLASSES[source], train, validation, test, digest)
+    return Task(features, CLASSES[source], train, validation, test, digest, 1 / CLASSES[source])
 
 
 def spike_latency(pixels: Tensor) -> Tensor:
@@ -201,7 +211,7 @@ def _spikes(folder: Path, limit: int | None) -> Task:
     first, second = _cut(train, 0, -held), _cut(train, -held, None)
     cut = (_cut(part, 0, limit) for part in (first, second, test))
     parts = [Part(part.labels, partial(spike_bins, part)) for part in cut]
-    return Task(SPIKE_UNITS, CLASSES["shd"], parts[0], parts[1], parts[2], sha256_of(paths))
+    return Task(SPIKE_UNITS, CLASSES["shd"], parts[0], parts[1], parts[2], sha256_of(paths), 1 / CLASSES["shd"])
 
 
 def _cut(spikes: Spikes, start: int, stop: int | None) -> Spikes:

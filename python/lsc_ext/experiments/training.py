@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ def run(configuration: Run, folder: Path | None = None) -> dict[str, Any]:
         folder: where files of published data sets are.
 
     Returns:
-        Numbers for JSON: "test" and "validation" (accuracy, or perplexity), "loss", "diverged", "pretraining",
-        "seconds", "data" and "environment".
+        Numbers for JSON: "test" and "validation" (accuracy, or perplexity), "loss", "diverged", "clipped" (the share of
+        steps), "guessing" (as "test", of knowing nothing), "pretraining", "seconds", "data" and "environment".
 
     Raises:
         ValueError: data that is not here, or a text too short for a piece of every column.
@@ -74,7 +75,8 @@ def run(configuration: Run, folder: Path | None = None) -> dict[str, Any]:
         torch.set_num_threads(threads)
     seconds = {"pretraining": round(middle - clock, 2), "training": round(time.perf_counter() - middle, 2)}
     environment = _environment()
-    return {**trained, "pretraining": stability, "seconds": seconds, "data": task.sha256, "environment": environment}
+    numbers = {**trained, "guessing": round(task.guessing, 4), "pretraining": stability, "seconds": seconds}
+    return {**numbers, "data": task.sha256, "environment": environment}
 
 
 def _check_length(task: Task, configuration: Run) -> None:
@@ -174,7 +176,7 @@ def _clip(parameters: list[Any], limit: float | None) -> float:
     return float(clip_grad_norm_(parameters, math.inf if limit is None else limit))
 
 
-def _batches(task: Task, configuration: Run, order: torch.Generator) -> Any:
+def _batches(task: Task, configuration: Run, order: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs with labels: of words in order, of samples in an order drawn anew."""
     if isinstance(task.train, Tensor):
         yield from windows(task.train, configuration.batch_size, configuration.time_steps)
