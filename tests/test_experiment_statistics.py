@@ -33,13 +33,30 @@ def test_impossible_counts_are_refused(wins, pairs):
 
 @pytest.mark.parametrize(
     ("wins", "losses", "verdict"),
-    [(10, 0, "wins"), (0, 10, "loses"), (7, 3, "no claim"), (5, 5, "no claim"), (60, 40, "wins"), (59, 41, "no claim")],
+    [
+        (10, 0, "wins"),
+        (0, 10, "loses"),
+        (6, 0, "wins"),
+        (0, 6, "loses"),
+        (7, 3, "no claim"),
+        (5, 5, "no claim"),
+        (61, 39, "wins"),
+        (59, 41, "no claim"),
+    ],
 )
 def test_nothing_is_claimed_where_the_interval_includes_one_half(wins, losses, verdict):
     share = count([(1.0, 0.0)] * wins + [(0.0, 1.0)] * losses + [(0.5, 0.5)] * 3)
     assert (share.wins, share.losses, share.ties, share.pairs) == (wins, losses, 3, wins + losses)
     assert share.verdict == verdict
     assert (share.low <= 0.5 <= share.high) == (verdict == "no claim")
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(4, 0), (0, 4), (5, 0), (0, 5)])
+def test_nothing_is_claimed_of_few_pairs_where_the_interval_is_too_narrow(wins, losses):
+    share = count([(1.0, 0.0)] * wins + [(0.0, 1.0)] * losses)
+    assert not share.low <= 0.5 <= share.high
+    assert stats.binomtest(wins, wins + losses).pvalue > 0.05
+    assert share.verdict == "no claim"
 
 
 def made(arm, test, *, task="rows", network="gru", seed=0, lr=1e-3):
@@ -57,7 +74,7 @@ def test_more_accuracy_and_less_perplexity_win():
 
 @pytest.mark.parametrize(
     ("task", "learnt", "nothing"),
-    [("rows", [0.126, 0.5, 1.0], [0.0, 0.09, 0.125, None]), ("language", [199.9, 80.0], [200.0, 1e6, None])],
+    [("rows", [0.126, 0.5, 1.0], [0.0, 0.09, 0.125, None]), ("language", [195.9, 80.0], [196.0, 200.0, 1e6, None])],
 )
 def test_who_learnt_wins_over_who_did_not_and_of_those_none_wins(task, learnt, nothing):
     def scored(test):

@@ -10,8 +10,10 @@ from typing import Any
 from lsc_ext.experiments.grid import Run
 from lsc_ext.experiments.results import Result, run_of
 
-#: An accuracy below this many times that of guessing counts as guessing: of two networks that learnt nothing none wins.
-GUESSING = 1.25
+#: Of two networks that learnt nothing none wins: accuracies below 1.25 times that of guessing count as that, and
+#: perplexities above 0.98 times that of word frequencies.
+LEAST_ACCURACY, LARGEST_PERPLEXITY = 1.25, 0.98
+LEVEL = 0.05
 NORMAL_95 = 1.959963984540054  # 97.5 percent of the standard normal distribution lie below
 
 
@@ -47,10 +49,13 @@ class Share:
 
     @property
     def verdict(self) -> str:
-        """What may be claimed: nothing where the interval includes one half."""
-        if self.low > 0.5:
-            return "wins"
-        return "loses" if self.high < 0.5 else "no claim"
+        """What may be claimed: nothing where the interval includes one half, or p is above 0.05.
+
+        Of few pairs the interval is too narrow: with 4 wins of 4 it begins at 0.51, with p = 0.125.
+        """
+        if self.p > LEVEL or self.low <= 0.5 <= self.high:
+            return "no claim"
+        return "wins" if self.low > 0.5 else "loses"
 
 
 def wilson(wins: int, pairs: int, z: float = NORMAL_95) -> tuple[float, float]:
@@ -90,9 +95,9 @@ def score(run: Run, result: Mapping[str, Any]) -> float:
     """Accuracy or minus perplexity, but no less than guessing has, which is the score of training that diverged too."""
     value: float | None = result["test"]
     if run.task == "language":
-        least = -float(result["guessing"])
+        least = -LARGEST_PERPLEXITY * float(result["guessing"])
         return least if value is None else max(least, -value)
-    least = GUESSING * float(result["guessing"])
+    least = LEAST_ACCURACY * float(result["guessing"])
     return least if value is None else max(least, value)
 
 
@@ -109,7 +114,7 @@ def pairs_of(results: Iterable[Result], first: str, second: str) -> list[tuple[R
 def shares(results: Iterable[Result], first: str, second: str) -> dict[str, Share]:
     """Group of runs -> how often ``first`` wins over ``second``: of all, by task, by network, depth and clipping.
 
-    A kind of group that all pairs share is left out.
+    A kind of group that all pairs share is left out, and one that makes the same groups as a kind before it.
     """
     pairs = pairs_of(results, first, second)
     grouped: dict[str, list[tuple[float, float]]] = {"all": [(a, b) for _, a, b in pairs]}
@@ -121,9 +126,12 @@ def shares(results: Iterable[Result], first: str, second: str) -> dict[str, Shar
         lambda run: f"learning rate {run.lr:g}",
         lambda run: "not clipped" if run.clip is None else "clipped",
     )
+    partitions: list[list[list[int]]] = []
     for kind in kinds:
         names = sorted({kind(run) for run, _, _ in pairs})
-        if len(names) > 1:
+        partition = sorted([i for i, (run, _, _) in enumerate(pairs) if kind(run) == name] for name in names)
+        if len(names) > 1 and partition not in partitions:
+            partitions.append(partition)
             for name in names:
                 grouped[name] = [(a, b) for run, a, b in pairs if kind(run) == name]
     return {name: count(chosen) for name, chosen in grouped.items()}

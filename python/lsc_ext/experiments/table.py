@@ -123,10 +123,11 @@ def result_table(results: Results, runs: Sequence[Run]) -> str:
 
 def _cell_name(run: Run, runs: Sequence[Run]) -> str:
     """What tells a cell from the others."""
+    sources = {r.source for r in runs if r.task == run.task}
     parts: list[tuple[str, Callable[[Run], Any]]] = [
         (NETWORKS[run.network], lambda r: r.network),
         (TASKS[run.task], lambda r: r.task),
-        (run.source, lambda r: r.source),
+        (run.source, lambda r: r.source if len(sources) > 1 else None),
         (f"{run.layers} layers", lambda r: r.layers),
         (f"{run.hidden_size} units", lambda r: r.hidden_size if len({r.network for r in runs}) == 1 else None),
         (f"learning rate {run.lr:g}", lambda r: r.lr),
