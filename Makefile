@@ -29,7 +29,7 @@ NVCC_WHEELS = nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13
   nvidia-cuda-cccl==13.0.85
 ALL_GPUS = 75-real;80-real;86-real;89-real;90;90a-real;100-real;120
 
-.PHONY: help demo test test-all lint format emulated native-test sanitize cuda cuda-check gpu bench studies stub clean FORCE
+.PHONY: help demo test test-all lint format emulated native-test sanitize cuda cuda-check gpu bench studies experiments stub clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -47,6 +47,7 @@ help:
 	@echo "make bench        speed against every rival, in about ten minutes; writes bench/results, docs and README's table"
 	@echo "                  (make bench GROUP='radii layers' measures these again)"
 	@echo "make studies      the tables of accuracy: architectures and certificates"
+	@echo "make experiments  the paper's training experiments, in half an hour; goes on where it stopped; writes docs/experiments"
 	@echo "make stub         print what python/lsc_ext/_C/*.pyi should say"
 	@echo "make clean        remove the build and $(VENV)"
 
@@ -133,6 +134,9 @@ bench: $(VENV)/.installed $(VENV)/.mnist $(VENV)/.rivals
 studies: $(VENV)/.installed $(VENV)/.mnist
 	$(PY) bench/architectures.py
 	$(PY) bench/certificate.py
+
+experiments: $(VENV)/.installed $(VENV)/.mnist
+	$(PY) -m lsc_ext experiments all --folder docs/experiments --page docs/experiments.md
 
 stub: $(VENV)/.installed
 	@rm -rf $(BUILD)/stub && $(PY) -m pybind11_stubgen lsc_ext._C --output-dir $(BUILD)/stub > /dev/null

@@ -85,7 +85,8 @@ def test_weights_of_another_network_are_refused(tmp_path, capsys):
 
 def test_the_module_runs_as_a_program_and_helps():
     done = subprocess.run([sys.executable, "-m", "lsc_ext", "--help"], capture_output=True, text=True, check=True)
-    assert all(command in done.stdout for command in ("info", "demo", "radii", "pretrain", "paper", "memory", "bench"))
+    commands = ("info", "demo", "radii", "diagnose", "pretrain", "paper", "memory", "experiments", "bench")
+    assert all(command in done.stdout for command in commands)
 
 
 def test_an_interrupt_exits_with_130(monkeypatch, capsys):

@@ -18,7 +18,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 FOLDERS = (".ci", "bench", "csrc", "docs", "examples", "python", "tests")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 # Commands that need data of another package, or more than a few seconds.
-NOT_RUN = re.compile(r"lsc_ext (demo|bench)|--data|--plot")
+NOT_RUN = re.compile(r"lsc_ext (demo|bench|experiments [a-z])|--data|--plot")
 
 
 def name_of(path: Path) -> str:

@@ -1,6 +1,6 @@
-"""The command line: ``python -m lsc_ext info | demo | radii | diagnose | pretrain | paper | memory | bench``.
+"""The command line, ``python -m lsc_ext COMMAND``; ``--help`` lists the commands.
 
-Exit codes: 0 done; 1 done, but a correctness check failed; 2 bad arguments or missing packages; 130 Ctrl-C.
+Exit codes: 0 done; 1 done, but a correctness check or a run failed; 2 bad arguments or missing packages; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import json
 import platform
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from lsc_ext.bench import GROUPS, run_bench
 from lsc_ext.data import SOURCES, load_images
 from lsc_ext.demo import DemoConfig, run_demo
 from lsc_ext.diagnose import diagnose
+from lsc_ext.experiments.command import IMAGES, Options, listing, run_experiments
+from lsc_ext.experiments.grid import EXPERIMENTS
+from lsc_ext.experiments.text import TEXTS
 from lsc_ext.files import write_json, write_whole
 from lsc_ext.operator import DIRECTIONS
 from lsc_ext.paper import FIGURE_GROUPS, FIGURES, MEMORY_FIGURES, MEMORY_GROUPS, Figure, chosen_figures, run_figure
@@ -68,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m lsc_ext",
         description="Will the gradients of a recurrent network explode or vanish? Measure its step Jacobians' spectral "
         "radii, and pre-train it to the Local Stability Condition.",
-        epilog="Exit codes: 0 done; 1 a correctness check failed; 2 bad arguments; 130 interrupted.",
+        epilog="Exit codes: 0 done; 1 a correctness check or a run failed; 2 bad arguments; 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"lsc_ext {lsc_ext.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
@@ -157,6 +161,22 @@ def _parser() -> argparse.ArgumentParser:
     memory.add_argument("--points", type=int, default=None, help="of every curve; the figure's own if absent")
     memory.add_argument("--rhos", type=float, nargs="+", default=None, metavar="RHO", help="autocorrelations of inputs")
     memory.add_argument("--teachers", type=float, nargs="+", default=None, metavar="LAMBDA", help="what is learned")
+
+    experiments = command(
+        "experiments", _experiments, "the paper's training experiments; goes on where it stopped; lists them if none"
+    )
+    experiments.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*EXPERIMENTS, 'all'))}")
+    experiments.add_argument("--folder", type=Path, default=Options.folder, help="where results, tables and picture go")
+    experiments.add_argument("--full", action="store_true", help="the paper's grid and sizes")
+    experiments.add_argument("--workers", type=int, default=None, help="processes; one per processor if absent")
+    experiments.add_argument("--seeds", type=int, nargs="+", default=None, help="3 of them, with --full 4, if absent")
+    experiments.add_argument("--images", choices=IMAGES, default=Options.images, help="5,000 of MNIST, or its files")
+    experiments.add_argument("--text", choices=sorted(TEXTS), default=Options.text, help="for the language model")
+    experiments.add_argument("--data", type=Path, default=None, help="folder with files of MNIST, CIFAR, SHD, PTB")
+    experiments.add_argument("--page", type=Path, default=None, help="page whose tables are replaced")
+    experiments.add_argument(
+        "--tables", action="store_true", help="run nothing, write tables and picture of what is there"
+    )
 
     bench = command("bench", _bench, "correctness first, then speed against the strongest peers")
     bench.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
@@ -351,6 +371,35 @@ def _run_figures(options: argparse.Namespace, figures: Sequence[Figure], given: 
     if options.json:
         print(json.dumps(report, indent=2))
     return 0
+
+
+def _experiments(options: argparse.Namespace) -> int:
+    given = {
+        name: getattr(options, name)
+        for name in ("folder", "full", "workers", "images", "text", "data", "page", "tables")
+    }
+    settings = Options(**given, seeds=None if options.seeds is None else tuple(options.seeds))
+    if not options.names:
+        content = listing(settings)
+        lines = (f"{n:<12}{row['element']} ({row['done']} of {row['runs']} runs done)" for n, row in content.items())
+        _print(options, content, "\n".join(lines))
+        return 0
+    say = (lambda line: print(line, file=sys.stderr)) if options.json else (lambda line: print(line, flush=True))
+    outcome = run_experiments(options.names, settings, say)
+    if options.json:
+        print(json.dumps(outcome.report, indent=2))
+    else:
+        for name in (name for name in EXPERIMENTS if name in outcome.report):
+            print(f"{name}: {EXPERIMENTS[name]}")
+            for text, share in outcome.report[name]["shares"].items():
+                low, high = share["interval"]
+                print(f"  {text}: {share['wins']} of {share['pairs']}, {low:.0%} to {high:.0%}: {share['verdict']}")
+            for reason, count in Counter(outcome.report[name]["missing"].values()).items():
+                print(f"  {count} not run: {reason}")
+        print(f"wrote {', '.join(map(str, outcome.files))}")
+    for line in outcome.failed:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if outcome.failed else 0
 
 
 def _target(text: str, option: str) -> float | str:
