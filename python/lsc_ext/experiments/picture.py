@@ -24,12 +24,12 @@ def draw_shares(results: Mapping[str, Results], path: Path) -> Path:
                 continue
             colour = UNSURE if share.verdict == "no claim" else SURE
             axis.plot([share.low, share.high], [place, place], color=colour, linewidth=2)
-            axis.plot([share.share], [place], "o", color=colour, markersize=5)
+            axis.plot([share.share], [place], "o", color=colour, markersize=5, clip_on=False)
         axis.axvline(0.5, color="black", linewidth=0.8, linestyle="--")
         axis.set_yticks(range(len(lines)), [_label(name, share) for name, share in lines])
         axis.set_ylim(len(lines) - 0.5, -0.5)
         axis.set_xlim(0, 1)
-        axis.set_xlabel("share of experiments, 95% interval")
+        axis.set_xlabel("share of wins, 95% interval")
         axis.set_title(_NAMES[experiment], fontsize=10)
     counts = {name: len(found) for name, found in results.items()}
     return save_figure(figure, path, "runs: " + ", ".join(f"{name} {n}" for name, n in sorted(counts.items())))
