@@ -15,7 +15,7 @@ CPP_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu') $(
 SOURCES = CMakeLists.txt pyproject.toml README.md $(shell find cmake csrc python -type f -not -name '*.pyc' -not -name '*.so')
 SANITIZED_TESTS = $(wildcard tests/test_ops.py tests/test_operator.py tests/test_spectral_laws.py tests/test_boundary.py \
   tests/test_dropin.py tests/test_scan.py tests/test_lyapunov.py tests/test_memory_streaming.py)
-# On the emulated device, a part of the suite: in `make test-all`, since its device code takes minutes to build.
+# On the emulated device, a part of the suite and the emulator's own tests: in `make test-all`, for they take minutes to build.
 CUDA_TESTS = tests/test_cuda_short.py tests/test_cuda_operators.py tests/test_cuda_forward_radii.py
 SANITIZED_CUDA_TESTS =
 # A process for each core, each with one thread: tests that are about threads ask for their own.
@@ -116,7 +116,7 @@ gpu:
 sanitize: export UBSAN_OPTIONS = print_stacktrace=1
 sanitize: $(VENV)/.installed $(VENV)/.mnist
 	@echo "building with the address and undefined-behaviour sanitizers (minutes)" && mkdir -p $(BUILD)
-	@$(CMAKE) -S . -B $(BUILD)/sanitize -DLSC_CUDA=OFF -DLSC_EMULATED=ON -DLSC_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Sanitize \
+	@$(CMAKE) -S . -B $(BUILD)/sanitize -DLSC_CUDA=OFF -DLSC_EMULATED=$(if $(SANITIZED_CUDA_TESTS),ON,OFF) -DLSC_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Sanitize \
 	  -DCMAKE_CXX_FLAGS_SANITIZE=-O1 -DPython_EXECUTABLE=$(CURDIR)/$(PY) \
 	  -Dpybind11_DIR=$$($(PY) -m pybind11 --cmakedir) > $(BUILD)/sanitize.log || { cat $(BUILD)/sanitize.log; exit 1; }
 	@$(BIN)/cmake --build $(BUILD)/sanitize --target native_tests _C $(if $(SANITIZED_CUDA_TESTS),_emulated) -- --quiet
