@@ -8,6 +8,7 @@ from torch import nn
 
 import lsc_ext as lsc
 from lsc_ext.memory import SensitivityScan
+from lsc_ext.testing import TOLERANCES, assert_close
 
 
 @pytest.mark.parametrize("what", ["exponents", "gain", "radius"])
@@ -38,4 +39,4 @@ def test_states_and_sensitivities_are_those_of_the_processor(cuda_device, dtype)
         expected = SensitivityScan(a, 2).feed(x)
     for part in ("state_second_moment", "sensitivity_second_moment"):
         wanted = getattr(expected, part)()
-        torch.testing.assert_close(getattr(found, part)().cpu(), wanted, rtol=1e-5, atol=0)
+        assert_close(part, getattr(found, part)().cpu(), wanted, TOLERANCES[a.real.dtype].forward)

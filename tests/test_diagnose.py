@@ -73,7 +73,6 @@ def test_a_network_that_was_repaired_is_sound():
     model, data = nn.GRU(8, 20, 2), torch.randn(12, 20, 8)
     lsc.pretrain(model, data, target=0.5, batch_size=16, max_points=16, seed=0)
     assert kinds(diagnosed(model, data)) in (["sound"], ["forgets"])
-    assert str(diagnosed(model, data)).splitlines()[-1].startswith(("1.", "   ->"))
 
 
 def test_layers_that_differ_and_points_that_are_not_certified():

@@ -80,10 +80,7 @@ class Diagnosis:
     @property
     def horizon(self) -> int | None:
         """How many steps back the last output's gradient is still a thousandth of what it is at the last step."""
-        if self.from_last is None or len(self.from_last) == 0:
-            return None
-        reached = self.from_last >= _REACH * self.from_last[-1]
-        return len(reached) if bool(reached.all()) else int(reached.flip(0).int().argmin())
+        return None if self.from_last is None else _horizon(self.from_last)
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers for JSON."""
@@ -215,6 +212,12 @@ def _expected(report: RadiusReport, num_layers: int, time_steps: int, recurrent:
     return log_gradient_profile(time, depth, num_layers, time_steps, grid=grid) / math.log(10)
 
 
+def _horizon(from_last: Tensor) -> int:
+    """The number of steps, from the last one back, whose gradient is at least a thousandth of the last one's."""
+    reached = from_last >= _REACH * from_last[-1]
+    return len(reached) if bool(reached.all()) else int(reached.flip(0).int().argmin())
+
+
 def _decades(profile: Tensor) -> float:
     """How much larger, in decades, the first step's gradient is than that of the last step that counts."""
     if len(profile) < 2:
@@ -289,8 +292,7 @@ def _measured_growth(
             )
         )
     if from_last is not None and float(from_last[0]) < _REACH * float(from_last[-1]):
-        reached = from_last >= _REACH * from_last[-1]
-        horizon = int(reached.flip(0).int().argmin())
+        horizon = _horizon(from_last)
         keep = "target=1.0" if num_layers == 1 else 'target="unbalanced"'
         found.append(
             Finding(

@@ -249,8 +249,8 @@ def _products_of(
 ) -> tuple[RadiusEstimate, RadiusEstimate, Tensor]:
     """Gain, radius and single steps' radius of products along ``chains`` [P, K], as rates per step."""
     count, steps = chains.shape
-    growth = Growth(count, 1, operator.columns, seed % 2**63, 1, torch.empty(0, dtype=operator.dtype))
-    growth.vectors = growth.vectors.to(operator.device)
+    like = torch.empty(0, dtype=operator.dtype, device=operator.device)
+    growth = Growth(count, 1, operator.columns, seed, 1, like)
     growth.follow(operator, chains.mT)
     shift = growth.exponents[:, 0]
     shift = torch.where(shift.isfinite(), shift, torch.zeros_like(shift))

@@ -177,7 +177,8 @@ void run_scan(const std::string& dtype, const Sizes& sizes, const Buffer& transi
       });
 }
 
-// In place: state and derivative [B, N] of the dtype, squares of each [B, N] or, of complex numbers, [B, N, 2].
+// In place: state and derivative [B, N] of the dtype, squares of each [B, N] or, of complex numbers, [B, N, 2]. States
+// of all steps, which with_scan() asks for, there are none of: it gets the inputs, and nobody writes them.
 void run_sensitivity_scan(const std::string& dtype, const Sizes& sizes, const Buffer& transition, const Buffer& inputs,
                           const Buffer& state, const Buffer& derivative, const Buffer& state_squares,
                           const Buffer& derivative_squares, int threads) {

@@ -1,6 +1,5 @@
 #include "cuda/fused/forward_radii.h"
 #include "cuda/fused/walk_role.h"
-#include "cuda/precision.h"
 #include "cuda/radius_role.h"
 #include "cuda/step_product.h"
 
@@ -135,15 +134,8 @@ void launch_forward_radii(const Execution& execution, const Plan& plan, const St
 template <class T>
 Plan plan_forward_radii(const Execution& execution, const std::string& cell_name, const CellShape& cell,
                         const StackShape& shape) {
-  Plan plan;
-  if (!execution.barrier) plan.reason = "launches for every step, which were asked for";
-  if (!plan.reason.empty()) return plan;
-  with_precision<T>(execution.precision, [&](auto precision) {
-    constexpr Precision kPrecision = decltype(precision)::value;
-    plan = plan_for<kPrecision>(execution, fused_stack<T>(cell, cell_name, {}, shape),
-                                forward_radii_kernel<kPrecision, T>, false, kWalkingShare);
-  });
-  return plan;
+  return plan_launch<T>(execution, cell_name, cell, shape, false, kWalkingShare,
+                        [](auto precision) { return forward_radii_kernel<decltype(precision)::value, T>; });
 }
 
 template <class T>

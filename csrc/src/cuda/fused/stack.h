@@ -12,6 +12,7 @@
 #include "cuda/fused/plan.h"
 #include "cuda/fused/resident.h"
 #include "cuda/launch.h"
+#include "cuda/precision.h"
 
 namespace lsc::cuda {
 inline namespace LSC_ISA {
@@ -145,6 +146,22 @@ Plan plan_for(const Execution& execution, const FusedStack<T>& stack, void (*ker
   const PlanKey key = {reinterpret_cast<const void*>(kernel), execution.device, stack.cell, on_tensor_cores,
                        stack.shape};
   return remembered(key, [&] { return plan(planning); });
+}
+
+// The same of the kernel that kernel_of(ThePrecision) names.
+template <class T, class KernelOf>
+Plan plan_launch(const Execution& execution, const std::string& cell_name, const CellShape& cell,
+                 const StackShape& shape, bool transposed, double share, const KernelOf& kernel_of) {
+  Plan plan;
+  if (!execution.barrier) {
+    plan.reason = "launches for every step, which were asked for";
+    return plan;
+  }
+  with_precision<T>(execution.precision, [&](auto precision) {
+    plan = plan_for<decltype(precision)::value>(execution, fused_stack<T>(cell, cell_name, {}, shape),
+                                                kernel_of(precision), transposed, share);
+  });
+  return plan;
 }
 
 // body(Format) of what the device multiplies with.

@@ -1,6 +1,5 @@
 #include "cuda/fused/walk.h"
 #include "cuda/fused/walk_role.h"
-#include "cuda/precision.h"
 
 namespace lsc::cuda {
 namespace {
@@ -17,15 +16,8 @@ LSC_KERNEL walk_kernel(LSC_ARGUMENT FusedStack<T> stack, WalkCounters counters, 
 template <class T>
 Plan plan_walk(const Execution& execution, const std::string& cell_name, const CellShape& cell,
                const StackShape& shape) {
-  Plan plan;
-  if (!execution.barrier) plan.reason = "launches for every step, which were asked for";
-  if (!plan.reason.empty()) return plan;
-  with_precision<T>(execution.precision, [&](auto precision) {
-    constexpr Precision kPrecision = decltype(precision)::value;
-    plan = plan_for<kPrecision>(execution, fused_stack<T>(cell, cell_name, {}, shape), walk_kernel<kPrecision, T>,
-                                false, 1);
-  });
-  return plan;
+  return plan_launch<T>(execution, cell_name, cell, shape, false, 1,
+                        [](auto precision) { return walk_kernel<decltype(precision)::value, T>; });
 }
 
 template <class T>

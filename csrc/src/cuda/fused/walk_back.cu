@@ -1,6 +1,5 @@
 #include "cuda/fused/walk_back.h"
 #include "cuda/fused/walk_back_role.h"
-#include "cuda/precision.h"
 
 namespace lsc::cuda {
 namespace {
@@ -17,15 +16,8 @@ LSC_KERNEL walk_back_kernel(LSC_ARGUMENT FusedStack<T> stack, FlowingBack<T> flo
 template <class T>
 Plan plan_walk_back(const Execution& execution, const std::string& cell_name, const CellShape& cell,
                     const StackShape& shape) {
-  Plan plan;
-  if (!execution.barrier) plan.reason = "launches for every step, which were asked for";
-  if (!plan.reason.empty()) return plan;
-  with_precision<T>(execution.precision, [&](auto precision) {
-    constexpr Precision kPrecision = decltype(precision)::value;
-    plan = plan_for<kPrecision>(execution, fused_stack<T>(cell, cell_name, {}, shape), walk_back_kernel<kPrecision, T>,
-                                true, 1);
-  });
-  return plan;
+  return plan_launch<T>(execution, cell_name, cell, shape, true, 1,
+                        [](auto precision) { return walk_back_kernel<decltype(precision)::value, T>; });
 }
 
 template <class T>
