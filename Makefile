@@ -14,7 +14,8 @@ CTEST = $(BIN)/ctest --no-tests=error --output-on-failure --parallel 2 --test-di
 CPP_SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu') $(wildcard bench/gpu/*.cu)
 SOURCES = CMakeLists.txt pyproject.toml README.md $(shell find cmake csrc python -type f -not -name '*.pyc' -not -name '*.so')
 SANITIZED_TESTS = $(wildcard tests/test_ops.py tests/test_operator.py tests/test_spectral_laws.py tests/test_boundary.py \
-  tests/test_dropin.py tests/test_scan.py tests/test_lyapunov.py tests/test_memory_streaming.py)
+  tests/test_dropin.py tests/test_scan.py tests/test_lyapunov.py tests/test_memory_streaming.py \
+  tests/test_impulse.py)
 # On the emulated device, a part of the suite and the emulator's own tests: in `make test-all`, for they take minutes to build.
 CUDA_TESTS = tests/test_cuda_short.py tests/test_cuda_operators.py tests/test_cuda_forward_radii.py
 SANITIZED_CUDA_TESTS =

@@ -13,7 +13,7 @@ LAYERS = (
     ("_C", "files"),
     ("backends",),
     ("ops",),
-    ("operator", "scan"),
+    ("operator", "scan", "impulse"),
     ("estimate", "chain"),
     ("estimators",),
     ("radius_gradient", "fused"),

@@ -63,6 +63,18 @@ struct ScanKernels {
   Sensitivity complex_sensitivity;
 };
 
+// Blocks of a block diagonal matrix and vectors in an order that whole vector registers go through: `width` blocks of
+// m x m side by side, a multiple of `lanes`, or a single one whose `rows` are padded to one; else `rows` is m. Entry
+// (r, c) of block k is blocks[(c * rows + r) * width + k], number r of block k of a vector x[r * width + k].
+template <class T>
+struct BlockKernels {
+  Index lanes;
+  // y += blocks x. Neither overlaps y.
+  void (*multiply_add)(Index m, Index rows, Index width, const T* blocks, const T* x, T* y);
+  // blocks += sum over t < steps of y[t] x[t]^T within each block; vectors lie `stride` apart.
+  void (*add_products)(Index steps, Index m, Index rows, Index width, const T* y, const T* x, Index stride, T* blocks);
+};
+
 // What measures the peak of a processor and computes nothing of interest.
 template <class T>
 struct RooflineKernels {

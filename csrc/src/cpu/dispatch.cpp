@@ -7,13 +7,14 @@
 #include <stdexcept>
 
 namespace lsc::cpu {
-#define LSC_DECLARE(isa, T)                                                                   \
-  namespace isa {                                                                             \
-  extern const LinearKernels<T> linear_##T;                                                   \
-  extern const ScanKernels<T> scan_##T;                                                       \
-  extern const PointwiseKernels<T> pointwise_##T;                                             \
-  extern const RooflineKernels<T> roofline_##T;                                               \
-  constexpr KernelTables<T> of_##T = {&linear_##T, &scan_##T, &pointwise_##T, &roofline_##T}; \
+#define LSC_DECLARE(isa, T)                                                                                \
+  namespace isa {                                                                                          \
+  extern const LinearKernels<T> linear_##T;                                                                \
+  extern const ScanKernels<T> scan_##T;                                                                    \
+  extern const BlockKernels<T> blocks_##T;                                                                 \
+  extern const PointwiseKernels<T> pointwise_##T;                                                          \
+  extern const RooflineKernels<T> roofline_##T;                                                            \
+  constexpr KernelTables<T> of_##T = {&linear_##T, &scan_##T, &blocks_##T, &pointwise_##T, &roofline_##T}; \
   }
 #if defined(LSC_HAVE_NEON)
 LSC_DECLARE(neon, float)

@@ -19,6 +19,7 @@ template <class T>
 struct KernelTables {
   const LinearKernels<T>* linear;
   const ScanKernels<T>* scan;
+  const BlockKernels<T>* blocks;
   const PointwiseKernels<T>* pointwise;
   const RooflineKernels<T>* roofline;
 };

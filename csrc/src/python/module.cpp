@@ -7,6 +7,7 @@
 #include "algorithms/roofline.h"
 #include "algorithms/sensitivity_scan.h"
 #include "python/buffers.h"
+#include "python/impulse.h"
 #include "python/operators.h"
 #include "python/scans.h"
 #if defined(LSC_HAVE_CUDA)
@@ -297,6 +298,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("build_info", &build_info);
   module.def("cells", &cells);
   bind_operators(module);
+  bind_impulse(module);
 #if defined(LSC_HAVE_CUDA)
   pybind11::module_ cuda = module.def_submodule("cuda", "The CUDA backend.");
   bind_cuda(cuda);

@@ -123,6 +123,41 @@ def forward(
     gates: _Buffer | None,
     threads: int,
 ) -> None: ...
+def impulse_pull(
+    dtype: str,
+    sizes: Sequence[int],
+    A: _Buffer,
+    C: _Buffer,
+    slope: _Buffer,
+    states: _Buffer,
+    A_gradient: _Buffer,
+    B_gradient: _Buffer,
+    C_gradient: _Buffer,
+    threads: int,
+) -> None: ...
+def impulse_push(
+    dtype: str,
+    sizes: Sequence[int],
+    A: _Buffer,
+    C: _Buffer,
+    A_change: _Buffer,
+    B_change: _Buffer,
+    C_change: _Buffer,
+    states: _Buffer,
+    change: _Buffer,
+    threads: int,
+) -> None: ...
+def impulse_response(
+    dtype: str,
+    sizes: Sequence[int],
+    A: _Buffer,
+    B: _Buffer,
+    C: _Buffer,
+    states: _Buffer,
+    response: _Buffer,
+    threads: int,
+) -> None: ...
+def impulse_states_size(dtype: str, sizes: Sequence[int]) -> int: ...
 def matrix_operator(dtype: str, points: int, rows: int, columns: int, matrices: _Buffer) -> Operator: ...
 def scan(
     dtype: str,

@@ -10,6 +10,7 @@ from lsc_ext.memory.curvature import axis_alignment, dense_hessian, diagonal_hes
 from lsc_ext.memory.eigenvalue import LogEigenvalue
 from lsc_ext.memory.estimation import autocorrelation, fit_exponentials
 from lsc_ext.memory.gates import GatedMoments, gated_second_moments
+from lsc_ext.memory.lanczos import Eigenpairs, top_eigenpairs
 from lsc_ext.memory.landscape import Landscape, unit_landscape, unit_loss
 from lsc_ext.memory.moments import (
     sensitivity_cross_moment,
@@ -19,7 +20,7 @@ from lsc_ext.memory.moments import (
 )
 from lsc_ext.memory.normalization import NORMALIZATIONS, input_normalization
 from lsc_ext.memory.parametrization import PARAMETRIZATIONS, eigenvalue, parameters_of, sensitivity_matrix
-from lsc_ext.memory.population import hessian, impulse_response, teacher_student_loss
+from lsc_ext.memory.population import PopulationLoss, hessian, impulse_response, teacher_student_loss
 from lsc_ext.memory.remedies import (
     LAYOUTS,
     EigenvalueParametrization,
@@ -29,19 +30,28 @@ from lsc_ext.memory.remedies import (
 )
 from lsc_ext.memory.streaming import SensitivityScan
 from lsc_ext.memory.systems import DenseSystem, DiagonalSystem, system_of
+from lsc_ext.memory.vector_products import (
+    CurvatureProduct,
+    gauss_newton_product,
+    hessian_product,
+    population_product,
+)
 
 __all__ = [
     "LAYOUTS",
     "NORMALIZATIONS",
     "PARAMETRIZATIONS",
+    "CurvatureProduct",
     "DenseSystem",
     "DiagonalSystem",
+    "Eigenpairs",
     "EigenvalueParametrization",
     "GatedMoments",
     "InputNormalization",
     "Lags",
     "Landscape",
     "LogEigenvalue",
+    "PopulationLoss",
     "SensitivityScan",
     "autocorrelation",
     "axis_alignment",
@@ -51,13 +61,16 @@ __all__ = [
     "eigenvalue",
     "fit_exponentials",
     "gated_second_moments",
+    "gauss_newton_product",
     "hessian",
+    "hessian_product",
     "impulse_response",
     "input_normalization",
     "normalize_input",
     "parameters_of",
     "parametrize_eigenvalues",
     "participation_ratio",
+    "population_product",
     "sensitivity_cross_moment",
     "sensitivity_matrix",
     "sensitivity_second_moment",
@@ -65,6 +78,7 @@ __all__ = [
     "state_second_moment",
     "system_of",
     "teacher_student_loss",
+    "top_eigenpairs",
     "unit_landscape",
     "unit_loss",
 ]

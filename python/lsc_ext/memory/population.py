@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lsc_ext.impulse import impulse_mismatch
 from lsc_ext.memory.autocorrelation import Exponentials, Lags, Rho, read_rho, sum_of
 from lsc_ext.memory.eigenvalue import Point
 from lsc_ext.memory.systems import DenseSystem, DiagonalSystem, LinearSystem, system_of
@@ -34,21 +35,58 @@ def teacher_student_loss(
     Returns:
         A float64 number, differentiable with respect to all matrices, to any order. With a horizon it is 0 at a
         solution; without one the error is that of rounding relative to E |y|^2. O(T n) for diagonal networks and
-        O(n^2 T) for dense ones; T^2 numbers more where the input is coloured.
+        O(n^2 T) for dense ones, compiled on the CPU with its gradient; T^2 numbers more where the input is coloured.
 
     Raises:
         ValueError: other inputs or outputs, a spectral radius of 1 or more without a horizon, or |rho| > 1.
         TypeError: an argument of another kind.
     """
-    one, other, R = _read("student", student), _read("teacher", teacher), read_rho(rho)
-    sizes = [(z.C.shape[0], z.B.shape[1]) for z in (one, other)]
+    if horizon is not None:
+        return PopulationLoss(teacher, rho, horizon=horizon)(student)
+    one, other, R = read_system("student", student), read_system("teacher", teacher), read_rho(rho)
+    _check_ports("teacher", other, "student", one)
+    return _stationary(one, other, R)
+
+
+class PopulationLoss:
+    """:func:`teacher_student_loss` over T steps as a function of the student, for training: the teacher answers once.
+
+    Args:
+        teacher: as there; a gradient flows to it if it requires one.
+        rho: as there.
+        horizon: T.
+
+    Raises:
+        ValueError: as there.
+        TypeError: as there.
+    """
+
+    def __init__(self, teacher: LinearSystem | nn.Module, rho: Rho = 0.0, *, horizon: int) -> None:
+        check_int("horizon", horizon, 1)
+        self.teacher, self.horizon = read_system("teacher", teacher), horizon
+        self._target = self.teacher.impulse_response(horizon)
+        self._weigh = response_weights(read_rho(rho), horizon)
+
+    def __call__(self, student: LinearSystem | nn.Module) -> Tensor:
+        """The loss, a float64 number.
+
+        Raises:
+            ValueError: a student with other inputs or outputs than the teacher's.
+            TypeError: a student of another kind.
+        """
+        system = read_system("student", student)
+        _check_ports("teacher", self.teacher, "student", system)
+        return impulse_mismatch(*system.impulse_matrices(), self._target, self._weigh)
+
+    def power(self) -> float:
+        """Half the mean square of the teacher's output: the loss of a student that is silent."""
+        return float((self._target * self._weigh(self._target)).sum().detach()) / 2
+
+
+def _check_ports(name: str, system: LinearSystem, other: str, expected: LinearSystem) -> None:
+    sizes = [(z.C.shape[0], z.B.shape[1]) for z in (expected, system)]
     if sizes[0] != sizes[1]:
-        raise ValueError(f"teacher: expected (outputs, inputs) == {sizes[0]} as the student has, got {sizes[1]}")
-    if horizon is None:
-        return _stationary(one, other, R)
-    check_int("horizon", horizon, 1)
-    gap = one.impulse_response(horizon) - other.impulse_response(horizon)
-    return _power(gap.flatten(1), R) / 2
+        raise ValueError(f"{name}: expected (outputs, inputs) == {sizes[0]} as the {other} has, got {sizes[1]}")
 
 
 def impulse_response(system: LinearSystem | nn.Module, steps: int) -> Tensor:
@@ -66,7 +104,7 @@ def impulse_response(system: LinearSystem | nn.Module, steps: int) -> Tensor:
         TypeError: an argument of another kind.
     """
     check_int("steps", steps, 1)
-    return _read("system", system).impulse_response(steps)
+    return read_system("system", system).impulse_response(steps)
 
 
 def hessian(
@@ -95,32 +133,44 @@ def hessian(
         TypeError: as there.
     """
     R = read_rho(rho)
-    start = _flat_parameters(student)
+    start = flat_parameters(student)
     if teacher is None and horizon is not None:
         check_int("horizon", horizon, 1)
-        steps = horizon
-        slopes = _forward_jacobian(lambda p: _with(student, p).impulse_response(steps).flatten(1), start)
-        weighed = torch.tensordot(_weights(R, steps), slopes, 1) if _coloured(R) else None
-        if weighed is None:
-            weighed = _white_weights(R, steps).view(-1, 1, 1) * slopes
-        found: Tensor = torch.einsum("tgp,tgq->pq", slopes, weighed)
-        return found
-    target = _detached(_read("student", student)) if teacher is None else _read("teacher", teacher)
+        slopes = _response_jacobian(student, start, horizon)  # [T, O I P]
+        P = len(start)
+        return slopes.view(-1, P).mT @ response_weights(R, horizon)(slopes).view(-1, P)
+    target = _detached(read_system("student", student)) if teacher is None else read_system("teacher", teacher)
     with torch.enable_grad():
         leaf = start.requires_grad_()
-        loss = teacher_student_loss(_with(student, leaf), target, rho, horizon=horizon)
+        loss = teacher_student_loss(with_parameters(student, leaf), target, rho, horizon=horizon)
         (slope,) = torch.autograd.grad(loss, leaf, create_graph=True)
         rows = [torch.autograd.grad(entry, leaf, retain_graph=True)[0] for entry in slope]
     second = torch.stack(rows)
     return (second + second.mT) / 2
 
 
-def _forward_jacobian(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
-    """[.., P], a column at a time: what is checked as a network is read cannot run under vmap."""
-    return torch.stack([torch.func.jvp(function, (point,), (e,))[1] for e in torch.eye(len(point)).to(point)], -1)
+def _response_jacobian(student: LinearSystem | nn.Module, start: Tensor, steps: int) -> Tensor:
+    """D g / d parameters, [T, O I P]: rows by the compiled gradient, or columns where those are fewer."""
+
+    def response(flat: Tensor) -> Tensor:
+        return with_parameters(student, flat).impulse_response(steps).flatten()
+
+    leaf = start.requires_grad_()
+    with torch.enable_grad():
+        found = response(leaf)
+    if len(found) > len(leaf):  # one at a time: what is checked as a network is read cannot run under vmap
+        columns = [torch.func.jvp(response, (start.detach(),), (e,))[1] for e in torch.eye(len(leaf)).to(leaf)]
+        return torch.stack(columns, -1).view(steps, -1)
+    rows = [torch.autograd.grad(found, leaf, e, retain_graph=True)[0] for e in torch.eye(len(found)).to(found)]
+    return torch.stack(rows).view(steps, -1)
 
 
-def _read(name: str, system: LinearSystem | nn.Module) -> LinearSystem:
+def read_system(name: str, system: LinearSystem | nn.Module) -> LinearSystem:
+    """``system`` as matrices; ``name`` is that of the argument.
+
+    Raises:
+        TypeError: of another kind.
+    """
     if isinstance(system, DenseSystem | DiagonalSystem):
         return system
     if isinstance(system, nn.Module):
@@ -144,12 +194,13 @@ def _named_parameters(system: LinearSystem | nn.Module) -> dict[str, Tensor]:
     return dict(_Read(system).named_parameters()) if isinstance(system, nn.Module) else system.parameters()
 
 
-def _flat_parameters(system: LinearSystem | nn.Module) -> Tensor:
-    _read("student", system)
+def flat_parameters(system: LinearSystem | nn.Module) -> Tensor:
+    """All parameters one after another, [P] float64, in the order of :func:`hessian`."""
+    read_system("student", system)
     return torch.cat([z.detach().double().flatten() for z in _named_parameters(system).values()])
 
 
-def _with(system: LinearSystem | nn.Module, flat: Tensor) -> LinearSystem:
+def with_parameters(system: LinearSystem | nn.Module, flat: Tensor) -> LinearSystem:
     """The system with other values of its parameters, which come one after another."""
     values, begin = {}, 0
     for name, old in _named_parameters(system).items():
@@ -184,11 +235,13 @@ def _weights(R: Exponentials | Lags, steps: int) -> Tensor:
     return R.at(k)[(k.unsqueeze(1) - k).abs().long()] * (1 - later / steps)
 
 
-def _power(gap: Tensor, R: Exponentials | Lags) -> Tensor:
-    """Mean square over T steps of what responds with ``gap`` [T, O I]."""
+def response_weights(R: Exponentials | Lags, steps: int) -> Callable[[Tensor], Tensor]:
+    """What turns a response [T, ..] into W times it, so that its product with the response is a mean square."""
     if _coloured(R):
-        return (gap * (_weights(R, len(gap)) @ gap)).sum()
-    return (_white_weights(R, len(gap)).unsqueeze(1) * gap.square()).sum()
+        matrix = _weights(R, steps)
+        return lambda response: torch.tensordot(matrix, response, 1)
+    weights = _white_weights(R, steps)
+    return lambda response: weights.view(-1, *[1] * (response.dim() - 1)) * response
 
 
 def _stationary(student: LinearSystem, teacher: LinearSystem, R: Exponentials | Lags) -> Tensor:

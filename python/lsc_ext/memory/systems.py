@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from lsc_ext.impulse import impulse_response
 from lsc_ext.memory.eigenvalue import LogEigenvalue, Point, read_eigenvalue
 from lsc_ext.nn.linear import LRU, BlockDiagonalRNN, ComplexDiagonalRNN, LinearRecurrent
 
@@ -52,17 +53,12 @@ class DenseSystem:
         return DenseSystem(**values)
 
     def impulse_response(self, steps: int) -> Tensor:
-        """g[0] = C B + D, g[k] = C A^k B, [T, O, I]; by doubling, so in log2 T products."""
-        blocks = self.A if self.A.dim() == 3 else self.A.unsqueeze(0)
-        K, m, _ = blocks.shape
-        power, reached = blocks, self.B.view(K, m, -1)
-        I = reached.shape[-1]
-        while reached.shape[-1] < steps * I:
-            reached = torch.cat((reached, power @ reached), -1)
-            power = power @ power
-        states = reached[..., : steps * I].reshape(K * m, steps * I)
-        response = (self.C @ states).view(-1, steps, I).transpose(0, 1)
-        return _with_feedthrough(response, _given(self.D))
+        """g[0] = C B + D, g[k] = C A^k B, [T, O, I]."""
+        return _response(self.impulse_matrices(), steps)
+
+    def impulse_matrices(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A [K, m, m], B, C and D, all real."""
+        return self.A if self.A.dim() == 3 else self.A.unsqueeze(0), self.B, self.C, _given(self.D)
 
     def dense(self) -> DenseSystem:
         """With A as one matrix."""
@@ -110,10 +106,15 @@ class DiagonalSystem:
 
     def impulse_response(self, steps: int) -> Tensor:
         """g[0] = Re C B + D, g[k] = Re C lambda^k B, [T, O, I]."""
-        one = torch.ones_like(self.point.value).unsqueeze(0)
-        powers = torch.cat((one, self.point.value.expand(steps - 1, -1))).cumprod(0)  # [T, n]
-        response = torch.einsum("on,tn,ni->toi", self.C, powers, self.B).real
-        return _with_feedthrough(response, _given(self.D))
+        return _response(self.impulse_matrices(), steps)
+
+    def impulse_matrices(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A [n, 2, 2], B [2 n, I], C [O, 2 n] and D: the same with real numbers, a state as (real, imaginary)."""
+        real, imag = self.point.value.real, self.point.value.imag
+        blocks = torch.stack((real, -imag, imag, real), -1).view(-1, 2, 2)
+        B = torch.view_as_real(self.B).transpose(1, 2).flatten(0, 1)
+        C = torch.view_as_real(self.C.conj().resolve_conj()).flatten(1)
+        return blocks, B, C, _given(self.D)
 
     def dense(self) -> DenseSystem:
         """The same with real matrices: real parts, then imaginary parts of the state."""
@@ -194,5 +195,7 @@ def _given(D: Tensor | None) -> Tensor:
     return D
 
 
-def _with_feedthrough(response: Tensor, D: Tensor) -> Tensor:
+def _response(matrices: tuple[Tensor, Tensor, Tensor, Tensor], steps: int) -> Tensor:
+    A, B, C, D = matrices
+    response = impulse_response(A, B, C, steps)
     return torch.cat((response[:1] + D, response[1:]))
