@@ -24,8 +24,8 @@ from lsc_ext.bench import GROUPS, run_bench
 from lsc_ext.data import SOURCES, load_images
 from lsc_ext.demo import DemoConfig, run_demo
 from lsc_ext.diagnose import diagnose
-from lsc_ext.experiments.command import IMAGES, Options, listing, run_experiments
-from lsc_ext.experiments.grid import EXPERIMENTS
+from lsc_ext.experiments.command import GROUPS as EXPERIMENT_GROUPS
+from lsc_ext.experiments.command import IMAGES, KNOWN, Options, listing, run_experiments
 from lsc_ext.experiments.text import TEXTS
 from lsc_ext.files import write_json, write_whole
 from lsc_ext.operator import DIRECTIONS
@@ -163,13 +163,15 @@ def _parser() -> argparse.ArgumentParser:
     memory.add_argument("--teachers", type=float, nargs="+", default=None, metavar="LAMBDA", help="what is learned")
 
     experiments = command(
-        "experiments", _experiments, "the paper's training experiments; goes on where it stopped; lists them if none"
+        "experiments", _experiments, "the papers' training experiments; goes on where it stopped; lists them if none"
     )
-    experiments.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*EXPERIMENTS, 'all'))}")
+    experiments.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*KNOWN, *EXPERIMENT_GROUPS))}")
     experiments.add_argument("--folder", type=Path, default=Options.folder, help="where results, tables and picture go")
     experiments.add_argument("--full", action="store_true", help="the paper's grid and sizes")
     experiments.add_argument("--workers", type=int, default=None, help="processes; one per processor if absent")
-    experiments.add_argument("--seeds", type=int, nargs="+", default=None, help="3 of them, with --full 4, if absent")
+    experiments.add_argument(
+        "--seeds", type=int, nargs="+", default=None, help="3 of them if absent, with --full 4 or 10"
+    )
     experiments.add_argument("--images", choices=IMAGES, default=Options.images, help="5,000 of MNIST, or its files")
     experiments.add_argument("--text", choices=sorted(TEXTS), default=Options.text, help="for the language model")
     experiments.add_argument("--data", type=Path, default=None, help="folder with files of MNIST, CIFAR, SHD, PTB")
@@ -389,12 +391,14 @@ def _experiments(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(outcome.report, indent=2))
     else:
-        for name in (name for name in EXPERIMENTS if name in outcome.report):
-            print(f"{name}: {EXPERIMENTS[name]}")
-            for text, share in outcome.report[name]["shares"].items():
+        for name in (name for name in KNOWN if name in outcome.report):
+            print(f"{name}: {KNOWN[name]}")
+            for line in outcome.report[name].get("findings", ()):
+                print(f"  {line}")
+            for text, share in outcome.report[name].get("shares", {}).items():
                 low, high = share["interval"]
                 print(f"  {text}: {share['wins']} of {share['pairs']}, {low:.0%} to {high:.0%}: {share['verdict']}")
-            for reason, count in Counter(outcome.report[name]["missing"].values()).items():
+            for reason, count in Counter(outcome.report[name].get("missing", {}).values()).items():
                 print(f"  {count} not run: {reason}")
         print(f"wrote {', '.join(map(str, outcome.files))}")
     for line in outcome.failed:

@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lsc_ext.bench.report import between_markers
 from lsc_ext.experiments.grid import COMPARISONS, EXPERIMENTS, Run, grid
+from lsc_ext.experiments.identification import IDENTIFICATIONS, Identification, identification_grid
+from lsc_ext.experiments.identification.picture import draw_identification
+from lsc_ext.experiments.identification.summary import findings
+from lsc_ext.experiments.identification.table import MARKER, identification_document
 from lsc_ext.experiments.picture import draw_shares
-from lsc_ext.experiments.results import is_done, planned, read_results, results_file
+from lsc_ext.experiments.results import AnyRun, Result, is_done, read_results, results_file
 from lsc_ext.experiments.runner import Progress, Say, execute
 from lsc_ext.experiments.statistics import shares
 from lsc_ext.experiments.table import ARM_NAMES, document, write_page
@@ -18,6 +23,11 @@ from lsc_ext.experiments.text import TEXTS
 from lsc_ext.files import write_whole
 
 SEEDS, FULL_SEEDS = (0, 1, 2), (0, 1, 2, 3)
+FULL_IDENTIFICATION_SEEDS = tuple(range(10))
+#: Experiments by name: of arXiv 2308.12075, then of arXiv 2405.21064.
+KNOWN = {**EXPERIMENTS, **IDENTIFICATIONS}
+#: A name for several experiments.
+GROUPS = {"stability": tuple(EXPERIMENTS), "curse": tuple(IDENTIFICATIONS), "all": tuple(KNOWN)}
 IMAGES = ("mnist_5k", "mnist")
 
 
@@ -28,12 +38,12 @@ class Options:
     Attributes:
         folder: of the results.
         full: the paper's grid and sizes.
-        seeds: None for 3, of the full grid 4.
+        seeds: None for 3, of the full grid 4, and 10 of one network that learns another.
         workers: processes; None for one per processor.
         images: "mnist_5k" or "mnist".
         text: one of ``text.TEXTS``.
         data: folder with files of published data sets.
-        page: whose tables are to be replaced; None for tables.md in ``folder``.
+        page: whose tables are to be replaced; None for tables.md and identification.md in ``folder``.
         tables: run nothing, only write tables and picture of what is there.
     """
 
@@ -59,9 +69,18 @@ class Options:
             raise ValueError(f"page: expected a page to write tables into, got none at {self.page}")
 
     def runs(self, experiment: str) -> list[Run]:
-        """The grid of an experiment."""
+        """The grid of an experiment of :data:`EXPERIMENTS`."""
         seeds = self.seeds if self.seeds is not None else (FULL_SEEDS if self.full else SEEDS)
         return grid(experiment, full=self.full, seeds=seeds, images=self.images, text=self.text)
+
+    def identifications(self, experiment: str) -> list[Identification]:
+        """The grid of an experiment of :data:`IDENTIFICATIONS`."""
+        seeds = self.seeds if self.seeds is not None else (FULL_IDENTIFICATION_SEEDS if self.full else SEEDS)
+        return identification_grid(experiment, full=self.full, seeds=seeds)
+
+    def any_runs(self, experiment: str) -> Sequence[AnyRun]:
+        """The grid of any experiment."""
+        return self.identifications(experiment) if experiment in IDENTIFICATIONS else self.runs(experiment)
 
 
 @dataclass
@@ -82,30 +101,31 @@ class Outcome:
 def listing(options: Options) -> dict[str, dict[str, Any]]:
     """Experiment -> what it stands for, how many runs it has and how many have a result."""
     listed = {}
-    for name, element in EXPERIMENTS.items():
-        runs = options.runs(name)
-        left = len(planned(runs, read_results(options.folder, name)))
-        listed[name] = {"element": element, "runs": len(runs), "done": len(runs) - left}
+    for name, element in KNOWN.items():
+        runs, results = options.any_runs(name), read_results(options.folder, name)
+        done = sum(is_done(run, results) for run in runs)
+        listed[name] = {"element": element, "runs": len(runs), "done": done}
     return listed
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """Experiments by name, "all" for all, each once.
+    """Experiments by name or by that of a group, each once.
 
     Raises:
         ValueError: an unknown name.
     """
     for name in names:
-        if name not in EXPERIMENTS and name != "all":
-            raise ValueError(f"experiment: expected names among {', '.join((*EXPERIMENTS, 'all'))}, got {name!r}")
-    return [name for name in EXPERIMENTS if name in names or "all" in names]
+        if name not in KNOWN and name not in GROUPS:
+            raise ValueError(f"experiment: expected names among {', '.join((*KNOWN, *GROUPS))}, got {name!r}")
+    wanted = {member for name in names for member in GROUPS.get(name, (name,))}
+    return [name for name in KNOWN if name in wanted]
 
 
 def run_experiments(names: Sequence[str], options: Options, say: Say = print) -> Outcome:
-    """Runs what has no result yet, then writes tables and a picture of everything in the folder.
+    """Runs what has no result yet, then writes tables and a picture of everything of the same paper in the folder.
 
     Args:
-        names: of experiments, or "all".
+        names: of experiments, or of groups.
         options: how.
         say: called with a line after each run.
 
@@ -117,28 +137,63 @@ def run_experiments(names: Sequence[str], options: Options, say: Say = print) ->
     import matplotlib  # noqa: F401, a missing package is worth knowing before the work, not after
 
     wanted = chosen(names)
-    grids = {name: options.runs(name) for name in EXPERIMENTS}
     workers = options.workers or os.cpu_count() or 1
     done: dict[str, Progress] = {}
     for name in wanted:
-        runs = [] if options.tables else grids[name]
+        runs = [] if options.tables else options.any_runs(name)
         done[name] = execute(name, runs, options.folder, data=options.data, workers=workers, say=say)
-    results = {name: read_results(options.folder, name) for name in EXPERIMENTS}
-    counted = {
-        name: {run.key: found[run.key] for run in grids[name] if is_done(run, found)} for name, found in results.items()
-    }
-    outcome = Outcome({name: _report(name, counted[name], progress) for name, progress in done.items()})
+    outcome = Outcome({})
     outcome.failed = [f"{run.key}: {error}" for progress in done.values() for run, error in progress.failed.items()]
+    outcome.files = [results_file(options.folder, name) for name in wanted]
+    for part, write in ((EXPERIMENTS, _write_stability), (IDENTIFICATIONS, _write_curse)):
+        progress = {name: found for name, found in done.items() if name in part}
+        if progress:
+            write(options, progress, outcome)
+    outcome.files = [file for file in outcome.files if file.exists()]
+    outcome.report["files"] = [str(file) for file in outcome.files]
+    return outcome
+
+
+def _counted(options: Options, names: Sequence[str]) -> dict[str, dict[str, Result]]:
+    """Experiment -> key -> result, of the runs that belong to it."""
+    results = {name: read_results(options.folder, name) for name in names}
+    return {
+        name: {run.key: found[run.key] for run in options.any_runs(name) if is_done(run, found)}
+        for name, found in results.items()
+    }
+
+
+def _write_stability(options: Options, done: Mapping[str, Progress], outcome: Outcome) -> None:
+    grids = {name: options.runs(name) for name in EXPERIMENTS}
+    counted = _counted(options, tuple(EXPERIMENTS))
+    outcome.report |= {name: _report(name, counted[name], progress) for name, progress in done.items()}
     picture = draw_shares(counted, options.folder / "shares.svg")
     if options.page is None:
         tables = write_whole(options.folder / "tables.md", document(counted, grids, picture.name).encode())
     else:
         path = os.path.relpath(picture, options.page.parent)
         tables = write_page(options.page, counted, grids, path)
-    outcome.files = [*(results_file(options.folder, name) for name in wanted), picture, tables]
-    outcome.files = [file for file in outcome.files if file.exists()]
-    outcome.report["files"] = [str(file) for file in outcome.files]
-    return outcome
+    outcome.files += [picture, tables]
+
+
+def _write_curse(options: Options, done: Mapping[str, Progress], outcome: Outcome) -> None:
+    grids = {name: options.identifications(name) for name in IDENTIFICATIONS}
+    counted = _counted(options, tuple(IDENTIFICATIONS))
+    lines = findings(counted, grids)
+    for name, progress in done.items():
+        outcome.report[name] = {
+            "runs": len(counted[name]),
+            "failed": {run.key: error for run, error in progress.failed.items()},
+            "findings": [line for experiment, line in lines if experiment == name],
+        }
+    picture = draw_identification(counted, grids, options.folder / "identification.svg")
+    if options.page is None:
+        content = identification_document(counted, grids, picture.name)
+        tables = write_whole(options.folder / "identification.md", content.encode())
+    else:
+        content = identification_document(counted, grids, os.path.relpath(picture, options.page.parent))
+        tables = write_whole(options.page, between_markers(options.page.read_text(), content, MARKER).encode())
+    outcome.files += [picture, tables]
 
 
 def _report(name: str, results: Mapping[str, Any], progress: Progress) -> dict[str, Any]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lsc_ext.experiments.grid import Run
+from lsc_ext.experiments.identification.grid import IDENTIFICATIONS, Identification
 from lsc_ext.files import write_whole
 
 Result = dict[str, Any]
+AnyRun = Run | Identification
+AnyRunT = TypeVar("AnyRunT", Run, Identification)
 
 
 def results_file(folder: Path, experiment: str) -> Path:
@@ -41,16 +44,16 @@ def write_results(folder: Path, experiment: str, results: Mapping[str, Result]) 
     return write_whole(results_file(folder, experiment), text.encode())
 
 
-def run_of(config: Mapping[str, Any]) -> Run:
+def run_of(config: Mapping[str, Any]) -> AnyRun:
     """The run that a result was computed for."""
-    return Run(**config)
+    return Identification(**config) if config["experiment"] in IDENTIFICATIONS else Run(**config)
 
 
-def is_done(run: Run, results: Mapping[str, Result]) -> bool:
+def is_done(run: AnyRun, results: Mapping[str, Result]) -> bool:
     """Whether there is a result of exactly this configuration."""
     return run.key in results and results[run.key]["config"] == run.config()
 
 
-def planned(runs: Iterable[Run], results: Mapping[str, Result]) -> list[Run]:
+def planned(runs: Iterable[AnyRunT], results: Mapping[str, Result]) -> list[AnyRunT]:
     """The runs that have no result yet, in their order."""
     return [run for run in runs if not is_done(run, results)]

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from lsc_ext.experiments.grid import Run
-from lsc_ext.experiments.results import Result, planned, read_results, write_results
+from lsc_ext.experiments.identification import Identification, identify
+from lsc_ext.experiments.results import AnyRun, Result, is_done, read_results, write_results
 from lsc_ext.experiments.tasks import missing_data
-from lsc_ext.experiments.training import run as compute
+from lsc_ext.experiments.training import run as train
 
 Say = Callable[[str], None]
 
@@ -34,13 +34,13 @@ class Progress:
     """
 
     results: dict[str, Result]
-    missing: dict[Run, str]
-    failed: dict[Run, str]
+    missing: dict[AnyRun, str]
+    failed: dict[AnyRun, str]
 
 
 def execute(
     experiment: str,
-    runs: Sequence[Run],
+    runs: Sequence[AnyRun],
     folder: Path,
     *,
     data: Path | None = None,
@@ -66,9 +66,13 @@ def execute(
         raise ValueError(f"workers: expected at least 1, got {workers}")
     folder.mkdir(parents=True, exist_ok=True)
     results = read_results(folder, experiment)
-    todo, missing, failed = [], {}, {}
-    for run in planned(runs, results):
-        reason = missing_data(run.task, run.source, data)
+    todo: list[AnyRun] = []
+    missing: dict[AnyRun, str] = {}
+    failed: dict[AnyRun, str] = {}
+    for run in runs:
+        if is_done(run, results):
+            continue
+        reason = None if isinstance(run, Identification) else missing_data(run.task, run.source, data)
         if reason is None:
             todo.append(run)
         else:
@@ -81,7 +85,8 @@ def execute(
             else:
                 results[run.key] = {"config": run.config(), "result": outcome}
                 write_results(folder, experiment, results)
-                text = f"test {outcome['test']}, {sum(outcome['seconds'].values()):.1f} s"
+                measured = "loss" if isinstance(run, Identification) else "test"
+                text = f"{measured} {outcome[measured]}, {sum(outcome['seconds'].values()):.1f} s"
             say(f"{experiment} {number}/{len(todo)}, {time.perf_counter() - started:.0f} s: {run.key}: {text}")
     return Progress(results, missing, failed)
 
@@ -89,14 +94,14 @@ def execute(
 Outcome = dict[str, Any] | str
 
 
-def _outcomes(todo: Sequence[Run], data: Path | None, workers: int) -> Generator[tuple[Run, Outcome], None, None]:
+def _outcomes(todo: Sequence[AnyRun], data: Path | None, workers: int) -> Generator[tuple[AnyRun, Outcome], None, None]:
     if workers == 1 or len(todo) < 2:
         for run in todo:
             yield run, _attempt(run, data)
         return
     context = multiprocessing.get_context("spawn")  # a forked child cannot use the parent's OpenMP threads
     pool = ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_prepare)
-    waiting: dict[Future[Outcome], Run] = {}
+    waiting: dict[Future[Outcome], AnyRun] = {}
     try:
         waiting = {pool.submit(_attempt, run, data): run for run in todo}
         for future in as_completed(waiting):
@@ -116,7 +121,12 @@ def _prepare() -> None:
     torch.set_num_threads(1)
 
 
-def _attempt(run: Run, data: Path | None) -> Outcome:
+def compute(run: AnyRun, data: Path | None) -> dict[str, Any]:
+    """The numbers of a run."""
+    return identify(run) if isinstance(run, Identification) else train(run, data)
+
+
+def _attempt(run: AnyRun, data: Path | None) -> Outcome:
     """The result, or what the error that ended the run says: text can travel between processes."""
     try:
         return compute(run, data)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lsc_ext.experiments.grid import Run
-from lsc_ext.experiments.results import Result, run_of
+from lsc_ext.experiments.results import Result
 
 #: Of two networks that learnt nothing none wins: accuracies below 1.25 times that of guessing count as that, and
 #: perplexities above 0.98 times that of word frequencies.
@@ -105,7 +105,7 @@ def pairs_of(results: Iterable[Result], first: str, second: str) -> list[tuple[R
     """Runs of the first arm with the scores of both arms, where both have run."""
     scores: dict[tuple[Any, ...], dict[str, tuple[Run, float]]] = {}
     for entry in results:
-        run = run_of(entry["config"])
+        run = Run(**entry["config"])
         scores.setdefault((*run.cell, run.seed), {})[run.arm] = (run, score(run, entry["result"]))
     found = [arms for arms in scores.values() if first in arms and second in arms]
     return [(arms[first][0], arms[first][1], arms[second][1]) for arms in found]

@@ -10,7 +10,7 @@ from typing import Any
 from lsc_ext.bench.report import between_markers, table
 from lsc_ext.experiments.grid import COMPARISONS, EXPERIMENTS, Run
 from lsc_ext.experiments.networks import ARMS, NETWORKS
-from lsc_ext.experiments.results import Result, run_of
+from lsc_ext.experiments.results import Result
 from lsc_ext.experiments.statistics import Share, shares
 from lsc_ext.experiments.tasks import TASKS
 from lsc_ext.files import write_whole
@@ -155,7 +155,7 @@ def radius_table(results: Results) -> str:
     """Where pre-training started and what it reached, on held-out points."""
     groups: dict[tuple[str, str, int, str], list[dict[str, Any]]] = {}
     for entry in results.values():
-        run, done = run_of(entry["config"]), entry["result"]
+        run, done = Run(**entry["config"]), entry["result"]
         if done["pretraining"] is not None:
             groups.setdefault((run.task, run.network, run.layers, run.arm), []).append(done)
     rows = []

@@ -6,7 +6,6 @@ Letters: T time steps, B samples, C classes.
 from __future__ import annotations
 
 import math
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
-import lsc_ext
-from lsc_ext.bench.machine import machine
+from lsc_ext.experiments.environment import environment
 from lsc_ext.experiments.grid import Run
 from lsc_ext.experiments.networks import Model, build_model, detached, pretrained
 from lsc_ext.experiments.tasks import Part, Task, load_task, windows
@@ -74,9 +72,8 @@ def run(configuration: Run, folder: Path | None = None) -> dict[str, Any]:
     finally:
         torch.set_num_threads(threads)
     seconds = {"pretraining": round(middle - clock, 2), "training": round(time.perf_counter() - middle, 2)}
-    environment = _environment()
     numbers = {**trained, "guessing": round(task.guessing, 4), "pretraining": stability, "seconds": seconds}
-    return {**numbers, "data": task.sha256, "environment": environment}
+    return {**numbers, "data": task.sha256, "environment": environment()}
 
 
 def _check_length(task: Task, configuration: Run) -> None:
@@ -87,14 +84,6 @@ def _check_length(task: Task, configuration: Run) -> None:
                 f"time_steps: expected fewer than the {part.numel() // columns} words of a column of the {name} part, "
                 f"got {configuration.time_steps}"
             )
-
-
-def _environment() -> str:
-    found = machine()
-    return (
-        f"{found['processor']} ({found['system']}), instruction set {lsc_ext.build_info()['instruction_set']}, Python "
-        f"{platform.python_version()}, torch {torch.__version__}, lsc_ext {lsc_ext.__version__}"
-    )
 
 
 def _pretraining_data(task: Task, configuration: Run) -> Tensor:

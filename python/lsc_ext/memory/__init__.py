@@ -4,6 +4,7 @@ Ideas and figures are those of Zucchet and Orvieto, "Recurrent neural networks: 
 not the end of the story", arXiv 2405.21064, unless a function says otherwise; docs/math/memory.md has the formulas.
 """
 
+from lsc_ext.memory.adam import effective_learning_rates
 from lsc_ext.memory.autocorrelation import Lags
 from lsc_ext.memory.chrono import chrono_initialize
 from lsc_ext.memory.curvature import axis_alignment, dense_hessian, diagonal_hessian, participation_ratio
@@ -58,6 +59,7 @@ __all__ = [
     "chrono_initialize",
     "dense_hessian",
     "diagonal_hessian",
+    "effective_learning_rates",
     "eigenvalue",
     "fit_exponentials",
     "gated_second_moments",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lsc_ext.impulse import impulse_mismatch
 from lsc_ext.memory.autocorrelation import Exponentials, Lags, Rho, read_rho, sum_of
 from lsc_ext.memory.eigenvalue import Point
-from lsc_ext.memory.systems import DenseSystem, DiagonalSystem, LinearSystem, system_of
+from lsc_ext.memory.systems import DenseSystem, DiagonalSystem, LinearSystem, real_matrices, system_of
 from lsc_ext.nn.arguments import check_int
 
 _DOUBLINGS = 60
@@ -74,9 +74,13 @@ class PopulationLoss:
             ValueError: a student with other inputs or outputs than the teacher's.
             TypeError: a student of another kind.
         """
-        system = read_system("student", student)
-        _check_ports("teacher", self.teacher, "student", system)
-        return impulse_mismatch(*system.impulse_matrices(), self._target, self._weigh)
+        A, B, C, D = real_matrices(_known("student", student))
+        if (len(C), B.shape[1]) != self._target.shape[1:]:
+            raise ValueError(
+                f"teacher: expected (outputs, inputs) == {(len(C), B.shape[1])} as the student has, got "
+                f"{tuple(self._target.shape[1:])}"
+            )
+        return impulse_mismatch(A, B, C, D, self._target, self._weigh)
 
     def power(self) -> float:
         """Half the mean square of the teacher's output: the loss of a student that is silent."""
@@ -171,11 +175,14 @@ def read_system(name: str, system: LinearSystem | nn.Module) -> LinearSystem:
     Raises:
         TypeError: of another kind.
     """
-    if isinstance(system, DenseSystem | DiagonalSystem):
-        return system
-    if isinstance(system, nn.Module):
-        return system_of(system)
-    raise TypeError(f"{name}: expected a DenseSystem, a DiagonalSystem or a layer, got {type(system).__name__}")
+    known = _known(name, system)
+    return system_of(known) if isinstance(known, nn.Module) else known
+
+
+def _known(name: str, system: LinearSystem | nn.Module) -> LinearSystem | nn.Module:
+    if not isinstance(system, DenseSystem | DiagonalSystem | nn.Module):
+        raise TypeError(f"{name}: expected a DenseSystem, a DiagonalSystem or a layer, got {type(system).__name__}")
+    return system
 
 
 class _Read(nn.Module):

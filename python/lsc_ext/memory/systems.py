@@ -137,25 +137,56 @@ def system_of(layer: nn.Module) -> LinearSystem:
         ValueError: more than one layer.
         TypeError: another module.
     """
+    read = _check_layer(layer)
+    D = _feedthrough_of(read)
+    if isinstance(read, BlockDiagonalRNN):
+        return DenseSystem(_of(read, "A"), _of(read, "B"), _of(read, "C"), D)
+    lam: Tensor | LogEigenvalue
+    if isinstance(read, LRU):
+        lam = LogEigenvalue(_of(read, "nu_log").exp(), _of(read, "theta_log").exp())
+    else:
+        lam = torch.complex(*_of(read, "lambda"))
+    B = torch.complex(*_of(read, "B"))
+    if hasattr(read, "gamma_log_l0"):
+        B = _of(read, "gamma_log").exp().unsqueeze(1) * B
+    return DiagonalSystem(lam, B, torch.complex(*_of(read, "C")), D)
+
+
+def real_matrices(system: LinearSystem | nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A [K, m, m], B, C and D of the real network that answers as ``system``, or a layer of :func:`system_of`, does.
+
+    Of layers without a detour through complex numbers, which training takes often.
+
+    Raises:
+        ValueError: as :func:`system_of`.
+        TypeError: as :func:`system_of`.
+    """
+    if isinstance(system, DenseSystem | DiagonalSystem):
+        return system.impulse_matrices()
+    layer = _check_layer(system)
+    D = _feedthrough_of(layer)
+    if isinstance(layer, BlockDiagonalRNN):
+        return _of(layer, "A"), _of(layer, "B"), _of(layer, "C"), D
+    real, imag = (part.double() for part in layer.eigenvalue_parts(0))
+    blocks = torch.stack((real, -imag, imag, real), -1).view(-1, 2, 2)
+    B = layer.input_matrix(0).double().transpose(0, 1).flatten(0, 1)
+    c_real, c_imag = _of(layer, "C").unbind(0)
+    return blocks, B, torch.stack((c_real, -c_imag), -1).flatten(1), D
+
+
+def _check_layer(layer: nn.Module) -> LRU | ComplexDiagonalRNN | BlockDiagonalRNN:
     if not isinstance(layer, LRU | ComplexDiagonalRNN | BlockDiagonalRNN):
         raise TypeError(
             f"layer: expected an LRU, a ComplexDiagonalRNN or a BlockDiagonalRNN, got {type(layer).__qualname__}"
         )
     if layer.num_layers != 1:
         raise ValueError(f"layer: expected num_layers == 1, as a stack is not one recurrence, got {layer.num_layers}")
+    return layer
+
+
+def _feedthrough_of(layer: LinearRecurrent) -> Tensor:
     D = _of(layer, "D")
-    D = torch.diag(D) if D.dim() == 1 else D
-    if isinstance(layer, BlockDiagonalRNN):
-        return DenseSystem(_of(layer, "A"), _of(layer, "B"), _of(layer, "C"), D)
-    lam: Tensor | LogEigenvalue
-    if isinstance(layer, LRU):
-        lam = LogEigenvalue(_of(layer, "nu_log").exp(), _of(layer, "theta_log").exp())
-    else:
-        lam = torch.complex(*_of(layer, "lambda"))
-    B = torch.complex(*_of(layer, "B"))
-    if hasattr(layer, "gamma_log_l0"):
-        B = _of(layer, "gamma_log").exp().unsqueeze(1) * B
-    return DiagonalSystem(lam, B, torch.complex(*_of(layer, "C")), D)
+    return torch.diag(D) if D.dim() == 1 and len(D) > 1 else D.view(len(D), -1)
 
 
 def _of(layer: LinearRecurrent, name: str) -> Tensor:

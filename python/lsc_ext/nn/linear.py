@@ -215,8 +215,8 @@ class ComplexDiagonal(LinearRecurrent):
     ``B_l{k}`` [2, N, I] and ``C_l{k}`` [2, H, N] hold the real and the imaginary part.
     """
 
-    def _eigenvalues(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Real and imaginary part of lambda, [N] each."""
+    def eigenvalue_parts(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Real and imaginary part of lambda, [N] each; differentiable."""
         raise NotImplementedError
 
     def _gamma(self, layer: int) -> Tensor | None:
@@ -224,7 +224,7 @@ class ComplexDiagonal(LinearRecurrent):
         gamma_log: Tensor | None = getattr(self, f"gamma_log_l{layer}", None)
         return None if gamma_log is None else gamma_log.exp()
 
-    def _input_matrix(self, layer: int) -> Tensor:
+    def input_matrix(self, layer: int) -> Tensor:
         """The matrix gamma B as [2, N, I]."""
         matrix: Tensor = getattr(self, f"B_l{layer}")
         gamma = self._gamma(layer)
@@ -236,12 +236,12 @@ class ComplexDiagonal(LinearRecurrent):
 
     def eigenvalues(self, layer: int) -> Tensor:
         """The transition lambda of a layer, complex [N]."""
-        return torch.complex(*self._eigenvalues(layer))
+        return torch.complex(*self.eigenvalue_parts(layer))
 
     def states_of(self, layer: int, x: Tensor, initial: Tensor) -> Tensor:
         """See :meth:`LinearRecurrent.states_of`."""
         # Real and imaginary rows take turns, so each product is one real one and its result is complex memory.
-        rows = self._input_matrix(layer).transpose(0, 1).flatten(0, 1)  # [2 N, I]
+        rows = self.input_matrix(layer).transpose(0, 1).flatten(0, 1)  # [2 N, I]
         driven = torch.view_as_complex(nn.functional.linear(x, rows).unflatten(-1, (self.state_size, 2)))
         return scan(self.eigenvalues(layer), driven, initial)
 
@@ -255,7 +255,7 @@ class ComplexDiagonal(LinearRecurrent):
     def advance(self, layer: int, input: Tensor, state: Tensor) -> Tensor:
         """See :meth:`LinearRecurrent.advance`."""
         real, imag = state.split(self.state_size, dim=-1)
-        (a_real, a_imag), (b_real, b_imag) = self._eigenvalues(layer), self._input_matrix(layer)
+        (a_real, a_imag), (b_real, b_imag) = self.eigenvalue_parts(layer), self.input_matrix(layer)
         next_real = a_real * real - a_imag * imag + input @ b_real.T
         next_imag = a_real * imag + a_imag * real + input @ b_imag.T
         return torch.cat((next_real, next_imag), dim=-1)
@@ -355,7 +355,8 @@ class LRU(ComplexDiagonal):
             "D": feedthrough if feedthrough.dim() == 1 else feedthrough / math.sqrt(I),
         }
 
-    def _eigenvalues(self, layer: int) -> tuple[Tensor, Tensor]:
+    def eigenvalue_parts(self, layer: int) -> tuple[Tensor, Tensor]:
+        """See :class:`ComplexDiagonal`."""
         modulus = (-getattr(self, f"nu_log_l{layer}").exp()).exp()
         phase = getattr(self, f"theta_log_l{layer}").exp()
         return modulus * phase.cos(), modulus * phase.sin()
@@ -436,7 +437,8 @@ class ComplexDiagonalRNN(ComplexDiagonal):
             "D": _normal(*self._feedthrough_shape(layer)) / math.sqrt(I),
         }
 
-    def _eigenvalues(self, layer: int) -> tuple[Tensor, Tensor]:
+    def eigenvalue_parts(self, layer: int) -> tuple[Tensor, Tensor]:
+        """See :class:`ComplexDiagonal`."""
         real, imag = getattr(self, f"lambda_l{layer}")
         return real, imag
 
