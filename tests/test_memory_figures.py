@@ -22,17 +22,18 @@ from lsc_ext.paper.tamed import tamed_memory
 
 ROOT = Path(__file__).parent.parent
 F64 = torch.float64
+SMALL = {"points": 5, "steps": 40, "draws": 2, "networks": 2, "sequences": 2, "features": 6, "hidden_size": 3}
 
 
 @pytest.mark.parametrize("name", sorted(MEMORY_FIGURES))
 def test_a_figure_writes_its_numbers_and_its_picture(name, tmp_path):
-    data, files = run_figure(MEMORY_FIGURES[name], tmp_path, points=5)
+    data, files = run_figure(MEMORY_FIGURES[name], tmp_path, **SMALL)
     assert [file.name for file in files] == [f"{name}.json", f"{name}.svg"]
     assert json.loads(files[0].read_text()) == data
     assert data["config"].keys() == set(MEMORY_FIGURES[name].options)
     assert all(data["findings"])
     assert digest(data) in files[1].read_text()
-    if name == "coupling":  # the one with an image in it
+    if name in ("coupling", "hessians"):  # with images in them
         again = MEMORY_FIGURES[name].draw(data, tmp_path / "again.svg")
         assert again.read_bytes() == files[1].read_bytes()
 
