@@ -138,6 +138,18 @@ def test_the_command_lists_and_computes(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curse.json", "curse.png", "tamed.json", "tamed.png"]
 
 
+def test_the_command_passes_sizes_and_seed_on(tmp_path, capsys):
+    sizes = ["--sequences", "3", "--features", "5", "--steps", "8", "--hidden-size", "2", "--points", "4"]
+    assert main(["memory", "gates", "words", *sizes, "--seed", "7", "--folder", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    expected = {"sequences": 3, "features": 5, "steps": 8, "seed": 7}
+    assert report["words"]["config"] == expected
+    assert report["gates"]["config"] == {**expected, "hidden_size": 2, "points": 4}
+    assert main(["memory", "hessians", "--draws", "1", "--networks", "2", "--folder", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["hessians"]["config"] == {"draws": 1, "networks": 2, "seed": 0}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -145,6 +157,8 @@ def test_the_command_lists_and_computes(tmp_path, capsys):
         (["tamed", "--teachers", "0.5"], ["teachers", "expected an option of tamed"]),
         (["curse", "--points", "1"], ["points", "at least 2", "1"]),
         (["curse", "--rhos", "2"], ["rho", "between -1 and 1", "2"]),
+        (["words", "--draws", "3"], ["draws", "expected an option of words, got one of hessians"]),
+        (["gates", "--sequences", "1"], ["sequences", "at least 2", "1"]),
         (["landscapes", "--teachers", "1.0"], ["teacher", "below 1"]),
     ],
 )

@@ -94,8 +94,7 @@ def test_closed_forms_after_512_steps():
 
 
 def test_theory_and_the_notebook_s_curve_on_the_page():
-    assert GATES["grid"][0] == 2
-    assert GATES["grid"][-1] == 257
+    assert [GATES["grid"][0], GATES["grid"][-1]] == pytest.approx([2, 257], rel=1e-5)
     assert GATES["theory"]["state"][0] == pytest.approx(0.15355, rel=5e-5)
     assert GATES["theory"]["sensitivity"][0] == pytest.approx(0.024640, rel=5e-5)
     assert GATES["notebook"][0] == pytest.approx(0.01576, abs=5e-6)
@@ -108,19 +107,28 @@ def test_constant_gates_agree_and_others_are_within_a_small_factor():
     constant, by_input, by_state = GATES["panels"]
     assert [p["condition"] for p in GATES["panels"]] == list(gates.CONDITIONS)
     for kind in ("state", "sensitivity"):
-        assert constant[kind]["standard_error"] < 0.05
-        assert abs(constant[kind]["ratio"] - 1) < 3 * constant[kind]["standard_error"]
+        ratio = constant[kind]["ratio"]
+        assert ratio["standard_error"] < 0.05
+        assert abs(ratio["mean"] - 1) < 3 * ratio["standard_error"]
         for panel in (by_input, by_state):
-            assert 1.1 < panel[kind]["ratio"] < 1.5
+            assert 1.1 < panel[kind]["ratio"]["mean"] < 1.5
             low, high = panel[kind]["factors"]
             assert 0.9 < low < high < 2.2
+
+
+def test_units_of_short_memory_tell_the_theory_from_the_notebook_s_curve():
+    short = GATES["panels"][0]["short"]
+    assert short["units"] == sum(memory <= 8 for memory in GATES["memory"])
+    off = {name: abs(short[name]["mean"] - 1) / short[name]["standard_error"] for name in ("theory", "notebook")}
+    assert off["theory"] < 2.5
+    assert off["notebook"] > 4
 
 
 def test_a_network_of_other_sizes_agrees_too():
     data = gates.gate_moments(hidden_size=40, sequences=40, features=16, steps=60, points=3, seed=1)
     for kind in ("state", "sensitivity"):
         found = data["panels"][0][kind]
-        assert abs(found["ratio"] - 1) < 3.5 * found["standard_error"] < 0.3
+        assert abs(found["ratio"]["mean"] - 1) < 3.5 * found["ratio"]["standard_error"] < 0.3
         assert len(found["units"]) == 40
         low, high = found["factors"]
         assert low <= high

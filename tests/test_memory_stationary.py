@@ -95,6 +95,7 @@ def test_seeds_types_and_shapes():
         (0.5, (3, 2.0), {}, TypeError, "shape: expected an int, got float"),
         (0.5, 3, {}, TypeError, "shape: expected .* got int"),
         (0.5, (3,), {"dtype": torch.complex64}, TypeError, "dtype: expected a real floating type"),
+        (0.5, (3,), {"dtype": "float32"}, TypeError, "dtype: expected a real floating type, got float32"),
         (0.5, (3,), {"dtype": torch.int64}, TypeError, "dtype: expected a real floating type"),
     ],
 )

@@ -54,7 +54,7 @@ def stationary_inputs(
     for size in shape:
         check_int("shape", size, 1)
     kind = torch.get_default_dtype() if dtype is None else dtype
-    if not kind.is_floating_point:
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise TypeError(f"dtype: expected a real floating type, got {kind}")
     device = torch.device("cpu") if generator is None else generator.device
     total = torch.zeros(tuple(shape), dtype=torch.float64, device=device)

@@ -20,7 +20,8 @@ from lsc_ext.paper.sequences import check_at_least
 from lsc_ext.paper.words import WORDS
 
 LONGEST = 256
-_WIDTH = 100.0  # of the kernel exp(-(T - T')^2 / width) that measurements are smoothed by
+SHORT = 8.0  # memories up to which the paper's curve is far from the right one
+_WIDTH = 0.25  # standard deviation, in log T, of the kernel that measurements are smoothed by
 # Whether gates read inputs, and states.
 CONDITIONS = {"constant": (False, False), "input-dependent": (True, False), "input- and state-dependent": (True, True)}
 
@@ -36,15 +37,16 @@ def gate_moments(
 ) -> dict[str, Any]:
     """h[i]^2 and (d h[i] / d b[i])^2 after the last step, mean over sequences, against closed forms of constant gates.
 
-    As in the paper: entries of W of variance 1 / features, of V 2 / features, U orthogonal, b = log T' with T' uniform
-    from 1 to 256, words of figure 12's law. S is carried along time, all of it where gates read states.
+    As in the paper: entries of W of variance 1 / features, of V 2 / features, U orthogonal, b the log of 1 to 256, and
+    words of figure 12's law; but b itself is uniform, so that short memories are as many as long ones. S is carried
+    along time, all of it where gates read states.
 
     Args:
         hidden_size: units.
         sequences: at least 2.
         features: of each input.
         steps: of each sequence, from a state of 0.
-        points: of the curves, which are over T from 2 to 257.
+        points: of the curves, over T from 2 to 257 in equal ratios.
         seed: of weights and inputs.
     """
     check_at_least(1, hidden_size=hidden_size, features=features, steps=steps)
@@ -54,29 +56,36 @@ def gate_moments(
     x = stationary_inputs(WORDS, (steps, sequences, features), **options)
     W, V = (torch.randn(hidden_size, features, **options) * math.sqrt(k / features) for k in (1, 2))
     U = torch.nn.init.orthogonal_(torch.empty(hidden_size, hidden_size, dtype=torch.float64), generator=generator)
-    bias = (1 + (LONGEST - 1) * torch.rand(hidden_size, **options)).log()
+    bias = math.log(LONGEST) * torch.rand(hidden_size, **options)
     candidates, drive = x @ W.mT, x @ V.mT
     memory = 1 + bias.exp()
-    grid = torch.linspace(2, LONGEST + 1, points, dtype=torch.float64)
-    smooth = torch.softmax(-(memory - grid.unsqueeze(1)).square() / _WIDTH, 1)  # [points, units]
+    grid = torch.linspace(math.log(2), math.log(LONGEST + 1), points, dtype=torch.float64).exp()
+    distance = (memory.log() - grid.log().unsqueeze(1)) / _WIDTH
+    smooth = torch.softmax(-distance.square() / 2, 1)  # [points, units]
     # A candidate is a sum of inputs, so its autocorrelation is theirs times |W_i|^2.
     expected = {name: W.square().sum(1) * values for name, values in _after(bias, steps).items()}
+    short = memory <= SHORT
+    theirs = W.square().sum(1) * _notebook(bias.sigmoid())
     panels = []
     for name, (by_input, by_state) in CONDITIONS.items():
         gates = bias + (drive if by_input else torch.zeros_like(drive))
         found = _simulated(candidates, gates, U if by_state else None)
         panel: dict[str, Any] = {"condition": name}
         for kind, squares in found.items():  # [sequences, units]
-            each = squares.mean(0)
-            ratios = (squares / expected[kind]).mean(1)
-            curve = smooth @ each
+            curve = smooth @ squares.mean(0)
+            factors = curve / (smooth @ expected[kind])
             panel[kind] = {
-                "units": rounded(each),
+                "units": rounded(squares.mean(0)),
                 "smoothed": rounded(curve),
-                "ratio": float(ratios.mean()),
-                "standard_error": float(ratios.std() / math.sqrt(sequences)),
-                "factors": sorted(rounded(f(curve / (smooth @ expected[kind]))) for f in (torch.amin, torch.amax)),
+                "ratio": _ratio(squares / expected[kind]),
+                "factors": [rounded(factors.min()), rounded(factors.max())],
             }
+            if name == "constant" and kind == "sensitivity" and bool(short.any()):
+                panel["short"] = {
+                    "units": int(short.sum()),
+                    "theory": _ratio((squares / expected[kind])[:, short]),
+                    "notebook": _ratio((squares / theirs)[:, short]),
+                }
         panels.append(panel)
     theory = gated_second_moments(1 - 1 / grid, WORDS)
     after = _after((grid - 1).log(), steps)
@@ -97,6 +106,12 @@ def gate_moments(
         "panels": panels,
         "findings": [_finding(panel) for panel in panels],
     }
+
+
+def _ratio(ratios: Tensor) -> dict[str, float]:
+    """The mean over units [sequences, units], and its standard error over sequences."""
+    each = ratios.mean(1)
+    return {"mean": float(each.mean()), "standard_error": float(each.std() / math.sqrt(len(each)))}
 
 
 def _simulated(candidates: Tensor, gates: Tensor, U: Tensor | None) -> dict[str, Tensor]:
@@ -143,9 +158,15 @@ def _finding(panel: dict[str, Any]) -> str:
     parts = []
     for kind, text in (("state", "E h^2"), ("sensitivity", "E (d h / d b)^2")):
         part = panel[kind]
-        low, high = part["factors"]
+        (low, high), ratio = part["factors"], part["ratio"]
         parts.append(
-            f"{text} is {part['ratio']:.3f} +- {part['standard_error']:.3f} times the theory in the mean over units, "
+            f"{text} is {ratio['mean']:.3f} +- {ratio['standard_error']:.3f} times the theory in the mean over units, "
             f"{low:.2f} to {high:.2f} times along the smoothed curve"
         )
+    if "short" in panel:
+        found = " and ".join(
+            f"{panel['short'][curve]['mean']:.3f} +- {panel['short'][curve]['standard_error']:.3f} times {text}"
+            for curve, text in (("theory", "the theory"), ("notebook", "the notebook's curve"))
+        )
+        parts.append(f"of {panel['short']['units']} units that remember at most {SHORT:g} steps, {found}")
     return f"{panel['condition']} gates: {'; '.join(parts)}"

@@ -51,14 +51,16 @@ def draw_gates(data: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
         own = axes[number * len(panels) : (number + 1) * len(panels)]
         for axis, panel in zip(own, panels, strict=True):
             found = panel[kind]
-            axis.plot(data["memory"], found["units"], ".", color=COLOURS[0], alpha=0.35, markersize=4, label="units")
+            dots = {"color": COLOURS[0], "alpha": 0.35, "markersize": 4, "label": "units, means of sequences"}
+            axis.plot(data["memory"], found["units"], ".", **dots)
             axis.plot(data["grid"], found["smoothed"], color=COLOURS[0], label="smoothed mean of units")
             axis.plot(data["grid"], data["theory"][kind], color="black", linewidth=1.1, label="theory")
             after = f"theory after {data['config']['steps']} steps"
             axis.plot(data["grid"], data["after"][kind], color="black", linewidth=1.1, linestyle="--", label=after)
             if kind == "sensitivity":
-                style = {"color": COLOURS[1], "linewidth": 1.1, "linestyle": ":"}
+                style = {"color": COLOURS[1], "linewidth": 1.8, "linestyle": ":"}
                 axis.plot(data["grid"], data["notebook"], **style, label="the notebook's curve")
+            axis.set_xscale("log")
             axis.set_yscale("log")
             axis.set_xlabel("memory 1 / (1 - sigmoid(b))")
             axis.set_ylabel(label)
