@@ -47,7 +47,7 @@ _PAPER_SIZES = {
     "draws": "paths to draw",
     "skip": "first steps to leave out",
 }
-# Sizes of the figures of the second.
+# Sizes of figures of the second paper.
 _MEMORY_SIZES = {
     "points": "of every curve",
     "steps": "of a run of learning, or length of the sequences",

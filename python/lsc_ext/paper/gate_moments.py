@@ -64,29 +64,17 @@ def gate_moments(
     smooth = torch.softmax(-distance.square() / 2, 1)  # [points, units]
     # A candidate is a sum of inputs, so its autocorrelation is theirs times |W_i|^2.
     expected = {name: W.square().sum(1) * values for name, values in _after(bias, steps).items()}
-    short = memory <= SHORT
-    theirs = W.square().sum(1) * _notebook(bias.sigmoid())
-    panels = []
+    panels: list[dict[str, Any]] = []
     for name, (by_input, by_state) in CONDITIONS.items():
         gates = bias + (drive if by_input else torch.zeros_like(drive))
         found = _simulated(candidates, gates, U if by_state else None)
-        panel: dict[str, Any] = {"condition": name}
-        for kind, squares in found.items():  # [sequences, units]
-            curve = smooth @ squares.mean(0)
-            factors = curve / (smooth @ expected[kind])
-            panel[kind] = {
-                "units": rounded(squares.mean(0)),
-                "smoothed": rounded(curve),
-                "ratio": _ratio(squares / expected[kind]),
-                "factors": [rounded(factors.min()), rounded(factors.max())],
-            }
-            if name == "constant" and kind == "sensitivity" and bool(short.any()):
-                panel["short"] = {
-                    "units": int(short.sum()),
-                    "theory": _ratio((squares / expected[kind])[:, short]),
-                    "notebook": _ratio((squares / theirs)[:, short]),
-                }
-        panels.append(panel)
+        moments = {kind: _compared(squares, expected[kind], smooth) for kind, squares in found.items()}
+        panels.append({"condition": name, **moments})
+        short = memory <= SHORT
+        if name == "constant" and bool(short.any()):
+            curves = {"theory": expected["sensitivity"], "notebook": W.square().sum(1) * _notebook(bias.sigmoid())}
+            ratios = {curve: _ratio((found["sensitivity"] / values)[:, short]) for curve, values in curves.items()}
+            panels[-1]["short"] = {"units": int(short.sum()), **ratios}
     theory = gated_second_moments(1 - 1 / grid, WORDS)
     after = _after((grid - 1).log(), steps)
     return {
@@ -105,6 +93,18 @@ def gate_moments(
         "notebook": rounded(_notebook(1 - 1 / grid)),
         "panels": panels,
         "findings": [_finding(panel) for panel in panels],
+    }
+
+
+def _compared(squares: Tensor, expected: Tensor, smooth: Tensor) -> dict[str, Any]:
+    """What stays of measurements [sequences, units] beside what is expected of each unit."""
+    curve = smooth @ squares.mean(0)
+    factors = curve / (smooth @ expected)
+    return {
+        "units": rounded(squares.mean(0)),
+        "smoothed": rounded(curve),
+        "ratio": _ratio(squares / expected),
+        "factors": [rounded(factors.min()), rounded(factors.max())],
     }
 
 

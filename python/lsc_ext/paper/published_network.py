@@ -36,9 +36,10 @@ D = torch.tensor(-1.775317998295996, dtype=_F64)
 def published_hessians() -> dict[str, Tensor]:
     """Hessians of the loss over 300 steps of white noise, the student at the teacher, [P, P] by parametrisation.
 
-    dense: A, B, C, D. diagonal: real and imaginary parts of lambda, b, c, and D; b = c. LRU: those of modulus and
-    phase, log gamma, b and c in parts, D; gamma = sqrt(1 - |lambda|^2). S4: real and imaginary part of log(lambda) /
-    Delta, that of Delta by softplus, b and c in parts, D; Delta = 0.01. Phases of LRU and S4 are in [0, 2 pi).
+    dense: A, B, C, D. diagonal: real and imaginary parts of lambda, b and c, and D; b = c. LRU: w and v of lambda =
+    exp(-exp(w) + i exp(v)), log gamma, b / gamma and c in parts, D; gamma = sqrt(1 - |lambda|^2). S4: real and
+    imaginary parts of log(lambda) / Delta, what Delta is the softplus of, b / Delta and c in parts, D; Delta = 0.01.
+    Phases of LRU and S4 are in [0, 2 pi).
     """
     values, P = torch.linalg.eig(A)
     phase = torch.remainder(values.angle(), 2 * math.pi)
