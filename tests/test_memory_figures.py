@@ -22,17 +22,18 @@ from lsc_ext.paper.tamed import tamed_memory
 
 ROOT = Path(__file__).parent.parent
 F64 = torch.float64
+SMALL = {"points": 5, "steps": 40, "draws": 2, "networks": 2, "sequences": 2, "features": 6, "hidden_size": 3}
 
 
 @pytest.mark.parametrize("name", sorted(MEMORY_FIGURES))
 def test_a_figure_writes_its_numbers_and_its_picture(name, tmp_path):
-    data, files = run_figure(MEMORY_FIGURES[name], tmp_path, points=5)
+    data, files = run_figure(MEMORY_FIGURES[name], tmp_path, **SMALL)
     assert [file.name for file in files] == [f"{name}.json", f"{name}.svg"]
     assert json.loads(files[0].read_text()) == data
     assert data["config"].keys() == set(MEMORY_FIGURES[name].options)
     assert all(data["findings"])
     assert digest(data) in files[1].read_text()
-    if name == "coupling":  # the one with an image in it
+    if name in ("coupling", "hessians"):  # with images in them
         again = MEMORY_FIGURES[name].draw(data, tmp_path / "again.svg")
         assert again.read_bytes() == files[1].read_bytes()
 
@@ -137,6 +138,18 @@ def test_the_command_lists_and_computes(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curse.json", "curse.png", "tamed.json", "tamed.png"]
 
 
+def test_the_command_passes_sizes_and_seed_on(tmp_path, capsys):
+    sizes = ["--sequences", "3", "--features", "5", "--steps", "8", "--hidden-size", "2", "--points", "4"]
+    assert main(["memory", "gates", "words", *sizes, "--seed", "7", "--folder", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    expected = {"sequences": 3, "features": 5, "steps": 8, "seed": 7}
+    assert report["words"]["config"] == expected
+    assert report["gates"]["config"] == {**expected, "hidden_size": 2, "points": 4}
+    assert main(["memory", "hessians", "--draws", "1", "--networks", "2", "--folder", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["hessians"]["config"] == {"draws": 1, "networks": 2, "seed": 0}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -144,6 +157,8 @@ def test_the_command_lists_and_computes(tmp_path, capsys):
         (["tamed", "--teachers", "0.5"], ["teachers", "expected an option of tamed"]),
         (["curse", "--points", "1"], ["points", "at least 2", "1"]),
         (["curse", "--rhos", "2"], ["rho", "between -1 and 1", "2"]),
+        (["words", "--draws", "3"], ["draws", "expected an option of words, got one of hessians"]),
+        (["gates", "--sequences", "1"], ["sequences", "at least 2", "1"]),
         (["landscapes", "--teachers", "1.0"], ["teacher", "below 1"]),
     ],
 )

@@ -47,6 +47,16 @@ _PAPER_SIZES = {
     "draws": "paths to draw",
     "skip": "first steps to leave out",
 }
+# Sizes of figures of the second paper.
+_MEMORY_SIZES = {
+    "points": "of every curve",
+    "steps": "of a run of learning, or length of the sequences",
+    "draws": "random diagonal networks",
+    "networks": "random dense networks",
+    "sequences": "random sequences",
+    "features": "of each input",
+    "hidden_size": "units",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,16 +161,20 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     memory = command(
-        "memory", _memory, "figures of arXiv 2405.21064 from closed forms computed here and now; lists them if none"
+        "memory", _memory, "figures of arXiv 2405.21064 from numbers computed here and now; lists them if none"
     )
     memory.add_argument(
         "figures", nargs="*", metavar="FIGURE", help=f"of {', '.join((*MEMORY_FIGURES, *MEMORY_GROUPS))}"
     )
     memory.add_argument("--folder", type=Path, default=Path("lsc_memory"), help="where NAME.json and the picture go")
     memory.add_argument("--format", choices=FORMATS, default="svg", help="of the pictures")
-    memory.add_argument("--points", type=int, default=None, help="of every curve; the figure's own if absent")
+    memory.add_argument("--seed", type=int, default=0, help="of random networks and sequences")
     memory.add_argument("--rhos", type=float, nargs="+", default=None, metavar="RHO", help="autocorrelations of inputs")
     memory.add_argument("--teachers", type=float, nargs="+", default=None, metavar="LAMBDA", help="what is learned")
+    for name, text in _MEMORY_SIZES.items():
+        memory.add_argument(
+            f"--{name.replace('_', '-')}", type=int, default=None, help=f"{text}; the figure's own if absent"
+        )
 
     experiments = command(
         "experiments", _experiments, "the papers' training experiments; goes on where it stopped; lists them if none"
@@ -350,10 +364,10 @@ def _paper(options: argparse.Namespace) -> int:
 def _memory(options: argparse.Namespace) -> int:
     if not options.figures:
         return _list_figures(options, MEMORY_FIGURES)
-    names = ("points", "rhos", "teachers")
+    names = ("rhos", "teachers", *_MEMORY_SIZES)
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     figures = chosen_figures(options.figures, list(given), MEMORY_FIGURES, MEMORY_GROUPS)
-    return _run_figures(options, figures, given)
+    return _run_figures(options, figures, {"seed": options.seed, **given})
 
 
 def _list_figures(options: argparse.Namespace, table: Mapping[str, Figure]) -> int:

@@ -29,6 +29,7 @@ from lsc_ext.memory.remedies import (
     normalize_input,
     parametrize_eigenvalues,
 )
+from lsc_ext.memory.stationary import stationary_inputs
 from lsc_ext.memory.streaming import SensitivityScan
 from lsc_ext.memory.systems import DenseSystem, DiagonalSystem, system_of
 from lsc_ext.memory.vector_products import (
@@ -78,6 +79,7 @@ __all__ = [
     "sensitivity_second_moment",
     "state_cross_moment",
     "state_second_moment",
+    "stationary_inputs",
     "system_of",
     "teacher_student_loss",
     "top_eigenpairs",
