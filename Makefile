@@ -48,7 +48,7 @@ help:
 	@echo "make bench        speed against every rival, in about ten minutes; writes bench/results, docs and README's table"
 	@echo "                  (make bench GROUP='radii layers' measures these again)"
 	@echo "make studies      the tables of accuracy: architectures and certificates"
-	@echo "make experiments  the paper's training experiments, in half an hour; goes on where it stopped; writes docs/experiments"
+	@echo "make experiments  the papers' training experiments, in an hour; goes on where it stopped; writes docs/experiments, identification"
 	@echo "make stub         print what python/lsc_ext/_C/*.pyi should say"
 	@echo "make clean        remove the build and $(VENV)"
 
@@ -137,7 +137,8 @@ studies: $(VENV)/.installed $(VENV)/.mnist
 	$(PY) bench/certificate.py
 
 experiments: $(VENV)/.installed $(VENV)/.mnist
-	$(PY) -m lsc_ext experiments all --folder docs/experiments --page docs/experiments.md
+	$(PY) -m lsc_ext experiments stability --folder docs/experiments --page docs/experiments.md
+	$(PY) -m lsc_ext experiments curse --folder docs/identification --page docs/identification.md
 
 stub: $(VENV)/.installed
 	@rm -rf $(BUILD)/stub && $(PY) -m pybind11_stubgen lsc_ext._C --output-dir $(BUILD)/stub > /dev/null

@@ -328,7 +328,7 @@ def test_groups_stand_for_the_experiments_of_a_paper():
 
 
 def committed():
-    return {name: read_results(ROOT / "docs" / "memory", name) for name in IDENTIFICATIONS}
+    return {name: read_results(ROOT / "docs" / "identification", name) for name in IDENTIFICATIONS}
 
 
 def planned():
@@ -336,16 +336,16 @@ def planned():
 
 
 def test_the_committed_page_is_what_the_committed_results_give():
-    page = (ROOT / "docs" / "memory.md").read_text()
+    page = (ROOT / "docs" / "identification.md").read_text()
     found = re.search(r"<!-- identification -->\n(.*)<!-- /identification -->", page, re.DOTALL)
     assert found is not None
-    assert found[1] == identification_document(committed(), planned(), "memory/identification.svg")
+    assert found[1] == identification_document(committed(), planned(), "identification/identification.svg")
 
 
 def test_the_committed_results_are_the_default_grid():
     for name, results in committed().items():
         assert {key: entry["config"] for key, entry in results.items()} == {r.key: r.config() for r in planned()[name]}
-        assert (ROOT / "docs" / "memory" / f"{name}.json").stat().st_size < 200_000
+        assert (ROOT / "docs" / "identification" / f"{name}.json").stat().st_size < 200_000
 
 
 def at(experiment, student, heads, memory, states=64):
