@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from lsc_ext.nn.initialization import CONVOLUTIONS
 from lsc_ext.operator import JacobianOperator
+from lsc_ext.rerun import LayerRun
 from lsc_ext.steps import StepLayer, StepTrajectory, run_layer
 from lsc_ext.trajectory import (
     Kernel,
@@ -56,6 +57,11 @@ class SequentialTrajectory(Trajectory):
         """See :class:`lsc_ext.trajectory.Trajectory`."""
         part, own = self._places[layer]
         return part.operator(direction, own, points, readout=readout)
+
+    def rerun(self, layer: int) -> LayerRun | None:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        part, own = self._places[layer]
+        return part.rerun(own)
 
     def kernel(self, direction: str, layer: int) -> Kernel | None:
         """See :class:`lsc_ext.trajectory.Trajectory`."""

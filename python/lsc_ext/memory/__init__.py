@@ -11,6 +11,7 @@ from lsc_ext.memory.eigenvalue import LogEigenvalue
 from lsc_ext.memory.estimation import autocorrelation, fit_exponentials
 from lsc_ext.memory.gates import GatedMoments, gated_second_moments
 from lsc_ext.memory.landscape import Landscape, unit_landscape, unit_loss
+from lsc_ext.memory.measure import measure
 from lsc_ext.memory.moments import (
     sensitivity_cross_moment,
     sensitivity_second_moment,
@@ -27,6 +28,7 @@ from lsc_ext.memory.remedies import (
     normalize_input,
     parametrize_eigenvalues,
 )
+from lsc_ext.memory.report import GroupMeasure, Hypersensitivity, LayerMemory, MemoryReport
 from lsc_ext.memory.streaming import SensitivityScan
 from lsc_ext.memory.systems import DenseSystem, DiagonalSystem, system_of
 
@@ -38,10 +40,14 @@ __all__ = [
     "DiagonalSystem",
     "EigenvalueParametrization",
     "GatedMoments",
+    "GroupMeasure",
+    "Hypersensitivity",
     "InputNormalization",
     "Lags",
     "Landscape",
+    "LayerMemory",
     "LogEigenvalue",
+    "MemoryReport",
     "SensitivityScan",
     "autocorrelation",
     "axis_alignment",
@@ -54,6 +60,7 @@ __all__ = [
     "hessian",
     "impulse_response",
     "input_normalization",
+    "measure",
     "normalize_input",
     "parameters_of",
     "parametrize_eigenvalues",
