@@ -21,6 +21,7 @@ from lsc_ext.memory import MemoryReport, measure
 from lsc_ext.operator import eval_mode
 from lsc_ext.plot import plot_diagnosis
 from lsc_ext.radii import RadiusReport, radii
+from lsc_ext.sequential import output_of
 from lsc_ext.spectral import seed_from
 from lsc_ext.submodule import Submodule
 from lsc_ext.theory import log_gradient_profile
@@ -196,8 +197,7 @@ def _gradients(
     state = () if initial_state is None else (initial_state,)
     # cuDNN has no backward pass in eval mode.
     with torch.enable_grad(), eval_mode(model, whole), ops.eagerly(), torch.backends.cudnn.flags(enabled=False):
-        output = whole(leaf, *state)
-        output = output[0] if isinstance(output, tuple) else output
+        output = output_of(whole, leaf, *state)
         if not isinstance(output, Tensor) or not output.requires_grad:
             return None, None
         time = 0 if inputs.dim() == 2 or batch == 1 else 1

@@ -130,10 +130,14 @@ def _role(weight: Weight, first: nn.Module) -> str:
     return "other"
 
 
-def _outputs(module: nn.Module, inputs: Tensor) -> Tensor:
-    result: Any = module(inputs)
-    output: Tensor = result[0] if isinstance(result, tuple) else result
-    return output
+def output_of(model: Any, inputs: Tensor, *state: Any) -> Any:
+    """What a model hands up, without the states that it may return beside; also of recurrent layers in sequence."""
+    if type(model) is nn.Sequential:
+        for module in model:
+            inputs = output_of(module, inputs, *state)
+        return inputs
+    result = model(inputs, *state)
+    return result[0] if isinstance(result, tuple) else result
 
 
 def _read_sequential(model: Any, inputs: Any, initial_state: Any, through_states: bool) -> Trajectory | None:
@@ -182,7 +186,7 @@ def _read_sequential(model: Any, inputs: Any, initial_state: Any, through_states
             if part is None:
                 raise TypeError(f"model: expected recurrent layers that are known, got {type(leaf).__qualname__}")
             parts.append(part)
-            fed = _outputs(leaf, own)
+            fed = output_of(leaf, own)
             fed = fed.transpose(0, 1) if leaf.batch_first else fed
         close()
     return SequentialTrajectory(parts)

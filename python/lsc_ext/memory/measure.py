@@ -33,6 +33,7 @@ from lsc_ext.nn.arguments import check_int
 from lsc_ext.operator import eval_mode
 from lsc_ext.radii import RadiusReport, radii
 from lsc_ext.rerun import LayerRun
+from lsc_ext.sequential import output_of
 from lsc_ext.submodule import Submodule
 from lsc_ext.trajectory import Trajectory, trajectory_of
 
@@ -162,8 +163,7 @@ def _gradient_moments(
         return {}
     state = () if initial_state is None else (initial_state,)
     with torch.enable_grad():
-        output = model(inputs, *state)
-        output = output[0] if isinstance(output, tuple | list) else output
+        output = output_of(model, inputs, *state)
         if loss is not None:
             value = loss(output)
             if not isinstance(value, Tensor) or value.numel() != 1:
@@ -201,7 +201,7 @@ def _layer(
     squares: dict[str, Squares] = {}
     if run.diagonal is not None:
         passed = run_diagonal(run.diagonal, index, num_steps)
-        squares = diagonal_squares(run.diagonal, passed, index, groups, generator)
+        squares = diagonal_squares(run.diagonal, passed, index, groups, num_probes, generator)
     settled = set(squares)
     rest = [group for group in groups if group.name not in squares]
     if rest and (passed is None or _reaches(run, index, rest)):
@@ -231,10 +231,10 @@ def _layer(
 def _reaches(run: LayerRun, index: Tensor, groups: Sequence[Group]) -> bool:
     """Whether the states depend on any of these."""
     with torch.enable_grad():
-        states = run.states(index[:1])
-    if not states.requires_grad:
+        total = run.states(index[:1]).sum()
+    if not total.requires_grad:
         return False
-    found = torch.autograd.grad(states.sum(), [group.tensor for group in groups], allow_unused=True)
+    found = torch.autograd.grad(total, [group.tensor for group in groups], allow_unused=True)
     return any(gradient is not None for gradient in found)
 
 

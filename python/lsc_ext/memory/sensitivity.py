@@ -103,7 +103,12 @@ def _powers(lam: Tensor, count: int) -> Tensor:
 
 
 def diagonal_squares(
-    diagonal: Diagonal, passed: DiagonalPass, index: Tensor, groups: Sequence[Group], generator: Generator
+    diagonal: Diagonal,
+    passed: DiagonalPass,
+    index: Tensor,
+    groups: Sequence[Group],
+    num_probes: int,
+    generator: Generator,
 ) -> dict[str, Squares]:
     """Of the groups that lambda and W are made of, by name."""
 
@@ -113,7 +118,7 @@ def diagonal_squares(
         return torch.cat((change.real, change.imag), -1) if change.is_complex() else change
 
     parts = 2 if passed.states.is_complex() else 1
-    return _squares(states, len(index), len(passed.states), groups, parts, 0, generator)
+    return _squares(states, len(index), groups, parts, num_probes, generator)
 
 
 def probed_squares(
@@ -124,13 +129,12 @@ def probed_squares(
     def states(number: int) -> Tensor:
         return run.states(index[number : number + 1])[-num_steps:, 0]
 
-    return _squares(states, len(index), num_steps, groups, run.parts, num_probes, generator)
+    return _squares(states, len(index), groups, run.parts, num_probes, generator)
 
 
 def _squares(
     states: Callable[[int], Tensor],
     sequences: int,
-    num_steps: int,
     groups: Sequence[Group],
     parts: int | None,
     num_probes: int,
@@ -140,16 +144,16 @@ def _squares(
     found: dict[str, Squares] = {}
     for number in range(sequences):
         with torch.enable_grad():
-            h = states(number)
-        if not h.requires_grad:
+            h = states(number).unbind(0)
+        if not h[0].requires_grad:
             return {}
         if number == 0 and parts is not None and not _alone(h[-1], tensors, parts, generator):
             parts = None
-        probes, exact = _probes(h.shape[-1], parts, max(num_probes, 1), generator, h)
+        probes, exact = _probes(parts, num_probes, generator, h[0])
         sums: dict[str, list[float]] = {}
-        for step in range(num_steps):
+        for step in h:
             for probe in probes:
-                pulled = dict(zip(map(id, tensors), _pull(h[step], tensors, probe), strict=True))
+                pulled = dict(zip(map(id, tensors), _pull(step, tensors, probe), strict=True))
                 for group in groups:
                     gradient = pulled[id(group.tensor)]
                     if gradient is not None:
@@ -157,7 +161,7 @@ def _squares(
                         sums.setdefault(group.name, []).append(square)
         for name, each in sums.items():
             own = found.setdefault(name, Squares())
-            own.values.append(sum(each) / (num_steps if exact else len(each)))
+            own.values.append(sum(each) / (len(h) if exact else len(each)))
             own.exact = exact
             if not exact and len(each) > 1:
                 own.spread = float(torch.tensor(each, dtype=torch.float64).std()) / math.sqrt(len(each))
@@ -172,8 +176,9 @@ def _signs(size: int, generator: Generator, like: Tensor) -> Tensor:
     return (2 * torch.randint(2, (size,), generator=generator) - 1).to(like)
 
 
-def _probes(size: int, parts: int | None, count: int, generator: Generator, like: Tensor) -> tuple[list[Tensor], bool]:
-    """Probes [n], and whether the sum of their squares is the norm itself instead of their mean."""
+def _probes(parts: int | None, count: int, generator: Generator, like: Tensor) -> tuple[list[Tensor], bool]:
+    """Probes like a state [n], and whether the sum of their squares is the norm itself instead of their mean."""
+    size = len(like)
     if parts is not None:
         return list(_by_part(_signs(size, generator, like), parts)), True
     if size <= count:

@@ -75,10 +75,10 @@ def remedy_of(run: LayerRun, group: Group, groups: Sequence[Group], durations: D
         return _DENSE
     if durations is None:
         return "its eigenvalues are not finite"
-    return _for_diagonal(run, group, groups, durations)
+    return _for_diagonal(run, group, groups, durations, steps)
 
 
-def _for_diagonal(run: LayerRun, group: Group, groups: Sequence[Group], durations: Durations) -> str:
+def _for_diagonal(run: LayerRun, group: Group, groups: Sequence[Group], durations: Durations, steps: int) -> str:
     bare = group.weight.name.rpartition("_l")[0]
     raw = bare in ("lambda", "recurrent_weight") and not group.original
     normalize = _normalization(run, groups)
@@ -92,11 +92,14 @@ def _for_diagonal(run: LayerRun, group: Group, groups: Sequence[Group], duration
         if calls:
             return f"{', then '.join(calls)}: of white noise that leaves {left:.2g} times"
     if bare == "theta_log" or group.original == "original1":
-        return (
-            'start from smaller phases, or take lsc.memory.parametrize_eigenvalues(.., "optimal"), whose phases are '
-            "scaled by what they change"
-        )
-    return normalize or "start from shorter memories: input and eigenvalues are parametrised as well as they can be"
+        return _phases(durations, steps)
+    return normalize or _phases(durations, steps)
+
+
+def _phases(durations: Durations, steps: int) -> str:
+    """A normalised unit moves with log theta by theta^2 tau^2 / 2, with w of "optimal" by 2 theta^2 tau^2 beside 1."""
+    limit = (HYPERSENSITIVE / 2) ** 0.5 / min(durations.largest, steps)
+    return f"start from phases below {limit:.2g}: what is left grows as theta^2 tau^2 under any parametrisation here"
 
 
 def _normalization(run: LayerRun, groups: Sequence[Group]) -> str:
