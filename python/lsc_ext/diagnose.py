@@ -38,7 +38,7 @@ _SUM, _APART = 0.05, 0.1
 _CERTIFIED, _MISLED = 0.95, 0.1
 _REACH = 1e-3
 #: Sequences and probes of each that sensitivities are measured with: a verdict in decades needs no more.
-_SEQUENCES, _PROBES = 4, 8
+_SEQUENCES, _PROBES = 4, 4
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def diagnose(
         steps: how many steps the products have whose gain and radius are measured.
         max_points: points measured for each layer and direction, drawn without replacement.
         tol: relative residual of a certified point.
-        memory: whether to measure how sensitive the states are to the parameters, on 4 sequences with 8 probes each
+        memory: whether to measure how sensitive the states are to the parameters, on 4 sequences with 4 probes each
             (:func:`lsc_ext.memory.measure` takes more).
         generator: draws one seed.
 

@@ -6,7 +6,7 @@ Letters: T time, B batch, K of its sequences, n size of the state in real number
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -53,3 +53,21 @@ class LayerRun:
     diagonal: Diagonal | None = None
     carry: Callable[[], Tensor] | None = None
     moduli: Tensor | None = None
+
+    @property
+    def sequences(self) -> int:
+        """B."""
+        return self.fed.shape[1]
+
+    def select(self, index: Tensor) -> LayerRun:
+        """The same over some of the sequences, [K]."""
+        states, carry, diagonal = self.states, self.carry, self.diagonal
+        if diagonal is not None:
+            diagonal = replace(diagonal, features=diagonal.features[:, index], initial=diagonal.initial[index])
+        return replace(
+            self,
+            fed=self.fed[:, index],
+            states=lambda some: states(index[some]),
+            carry=None if carry is None else lambda: carry()[:, index],
+            diagonal=diagonal,
+        )

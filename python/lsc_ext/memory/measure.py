@@ -68,7 +68,8 @@ def measure(
         num_probes: random products for each sequence and step. Diagonal recurrences, linear or not, and states of no
             more numbers than this are exact.
         num_steps: over how many last steps the mean is taken.
-        max_sequences: over how many sequences, drawn without replacement; None for all.
+        max_sequences: over how many sequences, drawn without replacement, all but radii and gradients are means; None
+            for all.
         max_points: for how many points a radius is found where neither eigenvalues nor gates say how long a layer
             remembers.
         radius_report: what :func:`lsc_ext.radii` has found already along "time", to be used for that.
@@ -100,18 +101,18 @@ def measure(
                 raise ValueError(f"inputs: expected at least one step of one sequence, got shape {tuple(inputs.shape)}")
             if num_steps > trajectory.time_steps:
                 raise ValueError(f"num_steps: expected at most {trajectory.time_steps}, got {num_steps}")
+            index = _some(trajectory, max_sequences, draw)
             found = [(k, trajectory.rerun(k)) for k in range(trajectory.num_layers)]
-            runs = [(k, run) for k, run in found if run is not None]
+            runs = [(k, run.select(index)) for k, run in found if run is not None]
             if not runs:
                 raise ValueError(f"model: expected a layer with a state, got a {type(whole).__qualname__} without")
             by_layer = _radii_by_layer(model, inputs, initial_state, runs, max_points, radius_report, draw)
         paths = paths_in(model.target if isinstance(model, Submodule) else whole)
         groups = [groups_of(trajectory.weights_of(k), paths) for k, _ in runs]
         gradients = _gradient_moments(whole, inputs, initial_state, loss, groups, draw)
-        index = _some(trajectory, max_sequences, draw)
         layers, memories = [], []
         for (k, run), own in zip(runs, groups, strict=True):
-            layer, memory = _layer(k, run, own, by_layer.get(k), gradients, index, num_probes, num_steps, draw)
+            layer, memory = _layer(k, run, own, by_layer.get(k), gradients, num_probes, num_steps, draw)
             layers.append(layer)
             memories.append(memory)
     findings = verdict(layers, [run for _, run in runs], groups, memories)
@@ -192,7 +193,6 @@ def _layer(
     groups: Sequence[Group],
     radius: Tensor | None,
     gradients: dict[str, float],
-    index: Tensor,
     num_probes: int,
     num_steps: int,
     generator: Generator,
@@ -200,14 +200,14 @@ def _layer(
     passed = None
     squares: dict[str, Squares] = {}
     if run.diagonal is not None:
-        passed = run_diagonal(run.diagonal, index, num_steps)
-        squares = diagonal_squares(run.diagonal, passed, index, groups, num_probes, generator)
+        passed = run_diagonal(run.diagonal, num_steps)
+        squares = diagonal_squares(run.diagonal, passed, groups, num_probes, generator)
     settled = set(squares)
     rest = [group for group in groups if group.name not in squares]
-    if rest and (passed is None or _reaches(run, index, rest)):
-        squares |= probed_squares(run, index, rest, num_probes, num_steps, generator)
+    if rest and (passed is None or _reaches(run, rest)):
+        squares |= probed_squares(run, rest, num_probes, num_steps, generator)
     with torch.no_grad():
-        states = None if passed is not None else run.states(torch.arange(run.fed.shape[1]))
+        states = None if passed is not None else run.states(torch.arange(run.sequences))
         gate = None if run.carry is None else run.carry()
     last = passed.states if passed is not None else states[-num_steps:]  # type: ignore[index]
     power = float(last.abs().double().square().sum(-1).mean()) / run.units
@@ -228,10 +228,10 @@ def _layer(
     ), memory
 
 
-def _reaches(run: LayerRun, index: Tensor, groups: Sequence[Group]) -> bool:
+def _reaches(run: LayerRun, groups: Sequence[Group]) -> bool:
     """Whether the states depend on any of these."""
     with torch.enable_grad():
-        total = run.states(index[:1]).sum()
+        total = run.states(torch.tensor([0])).sum()
     if not total.requires_grad:
         return False
     found = torch.autograd.grad(total, [group.tensor for group in groups], allow_unused=True)

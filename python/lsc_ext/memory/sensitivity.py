@@ -64,7 +64,7 @@ class DiagonalPass:
     Attributes:
         states: [K, B, N].
         sensitivities: s, [K, B, N].
-        features: g, [K, sequences measured, N, I].
+        features: g, [K, B, N, I].
     """
 
     states: Tensor
@@ -72,14 +72,14 @@ class DiagonalPass:
     features: Tensor
 
 
-def run_diagonal(diagonal: Diagonal, index: Tensor, num_steps: int) -> DiagonalPass:
-    """One pass over all sequences; g of those in ``index`` alone. Memory is O(1) in T."""
+def run_diagonal(diagonal: Diagonal, num_steps: int) -> DiagonalPass:
+    """One pass over the sequences, whose memory is O(1) in T."""
     with torch.no_grad():
         lam, W, u = diagonal.eigenvalues(), diagonal.input_matrix(), diagonal.features
         scan = SensitivityScan(lam, u.shape[1])
         if bool((diagonal.initial != 0).any()):
             scan.feed(diagonal.initial.to(lam.dtype).unsqueeze(0))  # as if it were fed a step before the first
-        g = torch.zeros(len(index), len(lam), u.shape[2], dtype=lam.dtype, device=lam.device)
+        g = torch.zeros(u.shape[1], len(lam), u.shape[2], dtype=lam.dtype, device=lam.device)
         kept: list[tuple[Tensor, Tensor, Tensor]] = []
         first = len(u) - num_steps
         pieces = [*u[:first].split(_CHUNK), *u[first:].split(1)] if first > 0 else list(u.split(1))
@@ -88,7 +88,7 @@ def run_diagonal(diagonal: Diagonal, index: Tensor, num_steps: int) -> DiagonalP
             scan.feed(fed @ W.T)
             steps = len(piece)
             powers = _powers(lam, steps)
-            added = torch.einsum("tn,tki->kni", powers.flip(0), fed[:, index])
+            added = torch.einsum("tn,tki->kni", powers.flip(0), fed)
             g = (powers[-1] * lam).unsqueeze(-1) * g + added
             if steps == 1:
                 kept.append((scan.state.clone(), scan.sensitivity.clone(), g))
@@ -105,7 +105,6 @@ def _powers(lam: Tensor, count: int) -> Tensor:
 def diagonal_squares(
     diagonal: Diagonal,
     passed: DiagonalPass,
-    index: Tensor,
     groups: Sequence[Group],
     num_probes: int,
     generator: Generator,
@@ -113,23 +112,23 @@ def diagonal_squares(
     """Of the groups that lambda and W are made of, by name."""
 
     def states(number: int) -> Tensor:
-        s, g = passed.sensitivities[:, index[number]], passed.features[:, number]  # [K, N], [K, N, I]
+        s, g = passed.sensitivities[:, number], passed.features[:, number]  # [K, N], [K, N, I]
         change = s * diagonal.eigenvalues() + (g * diagonal.input_matrix()).sum(-1)
         return torch.cat((change.real, change.imag), -1) if change.is_complex() else change
 
     parts = 2 if passed.states.is_complex() else 1
-    return _squares(states, len(index), groups, parts, num_probes, generator)
+    return _squares(states, passed.states.shape[1], groups, parts, num_probes, generator)
 
 
 def probed_squares(
-    run: LayerRun, index: Tensor, groups: Sequence[Group], num_probes: int, num_steps: int, generator: Generator
+    run: LayerRun, groups: Sequence[Group], num_probes: int, num_steps: int, generator: Generator
 ) -> dict[str, Squares]:
     """Of the groups that the states have a part of, by name; reverse passes over one sequence at a time."""
 
     def states(number: int) -> Tensor:
-        return run.states(index[number : number + 1])[-num_steps:, 0]
+        return run.states(torch.tensor([number]))[-num_steps:, 0]
 
-    return _squares(states, len(index), groups, run.parts, num_probes, generator)
+    return _squares(states, run.sequences, groups, run.parts, num_probes, generator)
 
 
 def _squares(
