@@ -113,7 +113,7 @@ class Diagnosis:
         if self.exponents is not None:
             parts.append(f"Lyapunov exponents, nats per step\n{self.exponents}")
         if self.memory is not None:
-            parts.append(f"memory in steps, and how the state moves with each parameter\n{self.memory.table()}")
+            parts.append(f"memory in steps, and the parameter that moves the state most\n{self.memory.summary()}")
         lines = [f"{number}. {each.text}" for number, each in enumerate(self.findings, 1)]
         lines = [
             line + (f"\n   -> {each.advice}" if each.advice else "")

@@ -88,6 +88,12 @@ class LayerMemory:
     groups: list[GroupMeasure]
 
     @property
+    def span(self) -> str:
+        """Its memories from the median to the largest, in words."""
+        ends = dict.fromkeys(_short(value) for value in (self.median, self.largest))
+        return " to ".join(ends)
+
+    @property
     def state_ratio(self) -> float | None:
         """``state`` by its closed form."""
         return None if self.closed_form is None else _ratio(self.state, self.closed_form.state)
@@ -183,10 +189,19 @@ class MemoryReport:
         for layer in self.layers:
             for group in layer.groups:
                 numbers = (layer.state, group.sensitivity, group.per_parameter, group.excess, group.gradient)
-                span = f"{_short(layer.median)} to {_short(layer.largest)}"
                 lines.append(
-                    f"{layer.layer:>5}  {group.name:<{width}}{span:>16}" + "".join(f"{_short(n):>10}" for n in numbers)
+                    f"{layer.layer:>5}  {group.name:<{width}}{layer.span:>16}"
+                    + "".join(f"{_short(n):>10}" for n in numbers)
                 )
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        """A line for each layer: its memories, and the group of the largest excess."""
+        lines = [f"{'layer':>5}{'memory':>16}{'E|h|^2':>10}{'excess':>10}  of"]
+        for layer in self.layers:
+            worst = max(layer.groups, key=lambda group: group.excess or 0.0, default=None)
+            excess, name = (None, "-") if worst is None else (worst.excess, worst.name)
+            lines.append(f"{layer.layer:>5}{layer.span:>16}{_short(layer.state):>10}{_short(excess):>10}  {name}")
         return "\n".join(lines)
 
     def ratios(self) -> str:

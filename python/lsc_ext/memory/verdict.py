@@ -46,12 +46,12 @@ def verdict(
     for remedy, entries in by_remedy.items():
         entries.sort(key=lambda entry: -entry[0])
         excess, where, name, others = entries[0]
-        memory_text = next(f"{each.median:.3g} to {each.largest:.3g}" for each in layers if each.layer == where)
+        span = next(each.span for each in layers if each.layer == where)
         beside = "" if others is None else f", and {others:.2g} times as much as one of the layer's other parameters"
         more = [entry[2] for entry in entries[1:]]
         also = "" if not more else f" So do {len(more)} more: {', '.join(more[:4])}{', ..' if len(more) > 4 else ''}."
         text = (
-            f"Hypersensitive: one number of {name} (layer {where}, memories of {memory_text} steps) moves the state "
+            f"Hypersensitive: one number of {name} (layer {where}, memories of {span} steps) moves the state "
             f"{excess:.2g} times as much, in mean square, as it would under normalisation and reparametrisation"
             f"{beside}.{also}"
         )
