@@ -160,6 +160,16 @@ def test_a_module_of_a_model_that_reads_tokens_has_no_gradient_of_its_input():
     assert json.loads(json.dumps(found.to_dict()))["gradient"] is None
 
 
+def test_recurrent_layers_in_sequence():
+    torch.manual_seed(0)
+    x = torch.randn(20, 3, 4)
+    recurrent, linear = nn.GRU(4, 5), nn.Linear(5, 2)
+    found = diagnosed(nn.Sequential(recurrent, linear), x)
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(linear(recurrent(leaf)[0]).sum(), leaf)
+    torch.testing.assert_close(found.gradient, expected.double().norm(dim=2).mean(1))
+
+
 def test_short_sequences_have_no_products():
     assert diagnosed(nn.GRU(4, 5), torch.randn(3, 2, 4)).products is None
     assert diagnosed(nn.GRU(4, 5), torch.randn(3, 2, 4), steps=3).products.steps == 3

@@ -18,7 +18,7 @@ LAYERS = (
     ("estimators",),
     ("radius_gradient", "fused"),
     ("spectral", "frobenius"),
-    ("weights",),
+    ("weights", "rerun"),
     ("trajectory",),
     ("steps",),
     ("nn",),
@@ -43,7 +43,7 @@ ONLY_BY = {
     "testing": set(),
 }
 # A result draws itself, and an operator reads a model: both import what stands higher when they are called.
-LAZY = {("pretrain", "plot"), ("operator", "trajectory")}
+LAZY = {("pretrain", "plot"), ("memory", "plot"), ("operator", "trajectory")}
 CPP = {
     "csrc/include/lsc": ("lsc/",),
     "csrc/src/algorithms": ("lsc/", "algorithms/"),

@@ -113,11 +113,14 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--tol", type=float, default=1e-3, help="relative residual of a converged point")
     measure.add_argument("--max-points", type=int, default=256, help="points measured per layer")
 
-    doctor = command("diagnose", _diagnose, "radii, gradients and products of steps of a network, and what to do")
+    doctor = command(
+        "diagnose", _diagnose, "radii, gradients, products of steps and memory of a network, and what to do"
+    )
     _model_options(doctor)
     doctor.add_argument("--steps", type=int, default=16, help="of the products whose gain and radius are measured")
     doctor.add_argument("--max-points", type=int, default=256, help="points measured per layer and direction")
     doctor.add_argument("--plot", type=Path, default=None, help="draw radii and gradients to this PNG or SVG file")
+    doctor.add_argument("--no-memory", action="store_true", help="leave out how states move with parameters")
 
     repair = command("pretrain", _pretrain, "bring a network's radii to a target and save its weights")
     _model_options(repair)
@@ -325,7 +328,14 @@ def _diagnose(options: argparse.Namespace) -> int:
         raise ValueError(f"--max-points: expected at least 1, got {options.max_points}")
     model, x = _model_and_data(options)
     generator = torch.Generator().manual_seed(options.seed)
-    found = diagnose(model, x, steps=options.steps, max_points=options.max_points, generator=generator)
+    found = diagnose(
+        model,
+        x,
+        steps=options.steps,
+        max_points=options.max_points,
+        memory=not options.no_memory,
+        generator=generator,
+    )
     if options.plot is not None:
         found.plot(options.plot)
     _print(options, found.to_dict(), str(found))

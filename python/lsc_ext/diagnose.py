@@ -1,5 +1,5 @@
 """One report on a network and its data: the radii, the gradient that they let expect, the one that there is, what a
-product of steps does, and what to do about it.
+product of steps does, how sensitive its memory is, and what to do about it.
 
 Letters: T time steps, B sequences, L layers.
 """
@@ -17,9 +17,11 @@ from torch import Tensor
 
 from lsc_ext import ops
 from lsc_ext.lyapunov import LyapunovReport, ProductReport, lyapunov, products
+from lsc_ext.memory import MemoryReport, measure
 from lsc_ext.operator import eval_mode
 from lsc_ext.plot import plot_diagnosis
 from lsc_ext.radii import RadiusReport, radii
+from lsc_ext.sequential import output_of
 from lsc_ext.spectral import seed_from
 from lsc_ext.submodule import Submodule
 from lsc_ext.theory import log_gradient_profile
@@ -35,6 +37,8 @@ _SUM, _APART = 0.05, 0.1
 #: Share of points that should be certified, and how far a product's rate may lie from what single steps say.
 _CERTIFIED, _MISLED = 0.95, 0.1
 _REACH = 1e-3
+#: Sequences and probes of each that sensitivities are measured with: a verdict in decades needs no more.
+_SEQUENCES, _PROBES = 4, 4
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class Finding:
     """Something that a report says.
 
     Attributes:
-        kind: "explodes", "vanishes", "forgets", "expected to explode", "expected to vanish", "uneven", "uncertified",
-            "misleading" or "sound".
+        kind: "explodes", "vanishes", "forgets", "expected to explode", "expected to vanish", "hypersensitive",
+            "uneven", "uncertified", "misleading" or "sound".
         text: what it is, with its figures.
         advice: what to do, "" where there is nothing.
     """
@@ -66,6 +70,7 @@ class Diagnosis:
         from_last: the same of the last output alone.
         exponents: of every layer with a state; None without.
         products: of ``steps`` steps; None without a state or for shorter sequences.
+        memory: how sensitive the states are to which parameters; None without a state, or where it was not asked for.
         findings: what it comes to, the gravest first.
     """
 
@@ -75,6 +80,7 @@ class Diagnosis:
     from_last: Tensor | None
     exponents: LyapunovReport | None
     products: ProductReport | None
+    memory: MemoryReport | None
     findings: list[Finding]
 
     @property
@@ -92,6 +98,7 @@ class Diagnosis:
             "horizon": self.horizon,
             "lyapunov": None if self.exponents is None else self.exponents.rows(),
             "products": None if self.products is None else {"steps": self.products.steps, "rows": self.products.rows()},
+            "memory": None if self.memory is None else self.memory.to_dict(),
             "findings": [asdict(finding) for finding in self.findings],
         }
 
@@ -105,6 +112,8 @@ class Diagnosis:
             parts.append(str(self.products))
         if self.exponents is not None:
             parts.append(f"Lyapunov exponents, nats per step\n{self.exponents}")
+        if self.memory is not None:
+            parts.append(f"memory in steps, and the parameter that moves the state most\n{self.memory.summary()}")
         lines = [f"{number}. {each.text}" for number, each in enumerate(self.findings, 1)]
         lines = [
             line + (f"\n   -> {each.advice}" if each.advice else "")
@@ -122,6 +131,7 @@ def diagnose(
     steps: int = 16,
     max_points: int = 256,
     tol: float = 1e-3,
+    memory: bool = True,
     generator: torch.Generator | None = None,
 ) -> Diagnosis:
     """Will this network's gradients explode or vanish on this data, and what to do?
@@ -133,6 +143,8 @@ def diagnose(
         steps: how many steps the products have whose gain and radius are measured.
         max_points: points measured for each layer and direction, drawn without replacement.
         tol: relative residual of a certified point.
+        memory: whether to measure how sensitive the states are to the parameters, on 4 sequences with 4 probes each
+            (:func:`lsc_ext.memory.measure` takes more).
         generator: draws one seed.
 
     Raises:
@@ -163,10 +175,14 @@ def diagnose(
         if recurrent and time_steps >= steps:
             few = max(1, max_points // 4)
             along = products(model, inputs, initial_state, steps=steps, max_points=few, tol=tol, generator=drawn())
+    sensitive = None
+    if memory and recurrent:
+        options: dict[str, Any] = {"num_probes": _PROBES, "max_sequences": _SEQUENCES, "radius_report": report}
+        sensitive = measure(model, inputs, initial_state, generator=drawn(), **options)
     gradient, from_last = _gradients(model, inputs, initial_state, time_steps, recurrent)
     expected = _expected(report, num_layers, time_steps, recurrent)
-    findings = _findings(report, expected, gradient, from_last, along, num_layers, recurrent)
-    return Diagnosis(report, expected, gradient, from_last, exponents, along, findings)
+    findings = _findings(report, expected, gradient, from_last, along, sensitive, num_layers, recurrent)
+    return Diagnosis(report, expected, gradient, from_last, exponents, along, sensitive, findings)
 
 
 def _gradients(
@@ -181,8 +197,7 @@ def _gradients(
     state = () if initial_state is None else (initial_state,)
     # cuDNN has no backward pass in eval mode.
     with torch.enable_grad(), eval_mode(model, whole), ops.eagerly(), torch.backends.cudnn.flags(enabled=False):
-        output = whole(leaf, *state)
-        output = output[0] if isinstance(output, tuple) else output
+        output = output_of(whole, leaf, *state)
         if not isinstance(output, Tensor) or not output.requires_grad:
             return None, None
         time = 0 if inputs.dim() == 2 or batch == 1 else 1
@@ -231,6 +246,7 @@ def _findings(
     gradient: Tensor | None,
     from_last: Tensor | None,
     along: ProductReport | None,
+    memory: MemoryReport | None,
     num_layers: int,
     recurrent: bool,
 ) -> list[Finding]:
@@ -240,6 +256,8 @@ def _findings(
     if gradient is not None:
         found += _measured_growth(gradient, from_last, recurrent, repair, num_layers)
     found += _expected_growth(report, expected, recurrent, repair)
+    if memory is not None:
+        found += [Finding("hypersensitive", each.text, each.remedy) for each in memory.findings]
     for direction in report:
         rows = report.rows()
         means = [row["mean"] for row in rows if row["direction"] == direction and math.isfinite(row["mean"])]

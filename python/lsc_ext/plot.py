@@ -154,6 +154,31 @@ def plot_diagnosis(result: Mapping[str, Any], path: str | os.PathLike[str]) -> P
     return save_figure(figure, path)
 
 
+def plot_memory(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """By layer and role: how much more than it need each group moves the state, and the gradients that it gets.
+
+    Args:
+        result: what ``MemoryReport.to_dict`` returns.
+        path: file to write.
+    """
+    roles = list(dict.fromkeys(row["role"] for row in result["rows"]))
+    figure, axes = new_figure(2)
+    for axis, key in zip(axes, ("excess", "gradient"), strict=True):
+        for offset, role in enumerate(roles):
+            own = [row for row in result["rows"] if row["role"] == role and row[key]]
+            places = [row["layer"] + 1 + 0.1 * (offset - (len(roles) - 1) / 2) for row in own]
+            colour = _COLOURS[offset % len(_COLOURS)]
+            axis.plot(places, [row[key] for row in own], "os^vDPX*<"[offset // len(_COLOURS)], color=colour, label=role)
+        axis.set_yscale("log")
+        axis.set_xticks(sorted({row["layer"] + 1 for row in result["rows"]}))
+        axis.set_xlabel("layer")
+    axes[0].axhline(result["threshold"], color="black", linewidth=0.8, linestyle="--", label="hypersensitive")
+    axes[0].set_ylabel("E|dh|^2 of one number, by a tamed one's")
+    axes[1].set_ylabel("mean square of the gradient")
+    axes[0].legend(frameon=False)
+    return save_figure(figure, path)
+
+
 def plot_gradient_profiles(profiles: Mapping[str, Mapping[str, Sequence[float]]], path: str | os.PathLike[str]) -> Path:
     """Gradient norms over time, one panel per network.
 

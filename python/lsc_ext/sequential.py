@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from lsc_ext.nn.initialization import CONVOLUTIONS
 from lsc_ext.operator import JacobianOperator
+from lsc_ext.rerun import LayerRun
 from lsc_ext.steps import StepLayer, StepTrajectory, run_layer
 from lsc_ext.trajectory import (
     Kernel,
@@ -56,6 +57,11 @@ class SequentialTrajectory(Trajectory):
         """See :class:`lsc_ext.trajectory.Trajectory`."""
         part, own = self._places[layer]
         return part.operator(direction, own, points, readout=readout)
+
+    def rerun(self, layer: int) -> LayerRun | None:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        part, own = self._places[layer]
+        return part.rerun(own)
 
     def kernel(self, direction: str, layer: int) -> Kernel | None:
         """See :class:`lsc_ext.trajectory.Trajectory`."""
@@ -124,10 +130,14 @@ def _role(weight: Weight, first: nn.Module) -> str:
     return "other"
 
 
-def _outputs(module: nn.Module, inputs: Tensor) -> Tensor:
-    result: Any = module(inputs)
-    output: Tensor = result[0] if isinstance(result, tuple) else result
-    return output
+def output_of(model: Any, inputs: Tensor, *state: Any) -> Any:
+    """What a model hands up, without the states that it may return beside; also of recurrent layers in sequence."""
+    if type(model) is nn.Sequential:
+        for module in model:
+            inputs = output_of(module, inputs, *state)
+        return inputs
+    result = model(inputs, *state)
+    return result[0] if isinstance(result, tuple) else result
 
 
 def _read_sequential(model: Any, inputs: Any, initial_state: Any, through_states: bool) -> Trajectory | None:
@@ -176,7 +186,7 @@ def _read_sequential(model: Any, inputs: Any, initial_state: Any, through_states
             if part is None:
                 raise TypeError(f"model: expected recurrent layers that are known, got {type(leaf).__qualname__}")
             parts.append(part)
-            fed = _outputs(leaf, own)
+            fed = output_of(leaf, own)
             fed = fed.transpose(0, 1) if leaf.batch_first else fed
         close()
     return SequentialTrajectory(parts)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lsc_ext.operator import ConstantOperator, JacobianOperator
+from lsc_ext.rerun import Diagonal, LayerRun
 from lsc_ext.trajectory import Kernel, Readout, Trajectory, check_direction
 from lsc_ext.weights import Weight
 
@@ -37,6 +38,9 @@ class StepLayer:
         kernels: direction -> the weights whose scale moves the Jacobian.
         carries: kind -> what carries the state on, as :meth:`lsc_ext.trajectory.Trajectory.carry` has it.
         weights: its parameters with their roles.
+        kind: as :class:`lsc_ext.rerun.LayerRun` has it.
+        diagonal: its recurrence, where that is linear and diagonal.
+        run: (inputs [T, K, ...], initial [K, n]) -> states [T, K, n] where that is faster than step by step.
     """
 
     advance: Advance
@@ -50,6 +54,9 @@ class StepLayer:
     kernels: dict[str, Kernel] = field(default_factory=dict)
     carries: dict[str, Kernel] = field(default_factory=dict)
     weights: Sequence[Weight] = ()
+    kind: str = "step"
+    diagonal: Diagonal | None = None
+    run: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def state_size(self) -> int:
@@ -187,6 +194,28 @@ class StepTrajectory(Trajectory):
         t, b = points.to(values.device).unbind(1)
         rows = values[t, b]
         return rows if self.through_states else rows.detach()
+
+    def rerun(self, layer: int) -> LayerRun | None:
+        """See :class:`lsc_ext.trajectory.Trajectory`."""
+        own = self.layers[layer]
+        if own.state_size == 0 or own.before.shape[0] == 0:
+            return None
+        inputs, initial = own.inputs.detach(), own.before[0].detach()
+
+        def states(index: Tensor) -> Tensor:
+            fed, state = inputs[:, index], initial[index]
+            if own.run is not None:
+                return own.run(fed, state)
+            found = []
+            for step in fed:
+                state = own.advance(step, state)
+                found.append(state)
+            return torch.stack(found)
+
+        if own.diagonal is None:
+            return LayerRun(own.kind, inputs, states, own.state_size)
+        units = own.diagonal.initial.shape[1]
+        return LayerRun("diagonal", inputs, states, units, own.state_size // units, own.diagonal)
 
     def kernel(self, direction: str, layer: int) -> Kernel | None:
         """See :class:`lsc_ext.trajectory.Trajectory`."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lsc_ext.estimators import Found
 from lsc_ext.fused import Points
 from lsc_ext.operator import DIRECTIONS, JacobianOperator, eval_mode
+from lsc_ext.rerun import LayerRun
 from lsc_ext.weights import Weight, assign, is_frozen
 
 Readout = Callable[[Tensor], Tensor]
@@ -104,6 +105,10 @@ class Trajectory(ABC):
     def weights_of(self, layer: int) -> Sequence[Weight]:
         """The parameters of a layer with their roles."""
         return ()
+
+    @abstractmethod
+    def rerun(self, layer: int) -> LayerRun | None:
+        """A layer alone over what it was fed, to run again; None where it has no state."""
 
     @property
     def recorded(self) -> bool:

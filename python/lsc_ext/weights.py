@@ -24,6 +24,7 @@ class Weight:
         name: its name there.
         role: one of ``ROLES``.
         gates: how many matrices, one for each gate, stand one above the other in it.
+        gate_names: of these gates, where they have names.
         parts: how many tensors its first dimension holds that are one complex one: real and imaginary part, or 1.
     """
 
@@ -32,6 +33,7 @@ class Weight:
     role: str
     gates: int = 1
     parts: int = 1
+    gate_names: tuple[str, ...] = ()
 
     @property
     def value(self) -> Tensor:

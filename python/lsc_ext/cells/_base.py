@@ -38,7 +38,8 @@ class Cell:
     others, with the path through state 0 inside. ``in_time`` is False for a layer that never reads its state.
 
     ``carry_gate`` names the gate that multiplies a unit's own past: (k, s) where that factor is sigmoid(s a), a being
-    block k of the input gates plus that of the recurrent ones, and s 1 or -1.
+    block k of the input gates plus that of the recurrent ones, and s 1 or -1. ``gates`` are the names of the blocks,
+    where there are several.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Cell:
     derive: Callable[[Tensors, Tensors], Tensor] | None = None
     in_time: bool = True
     carry_gate: tuple[int, int] | None = None
+    gates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name in CELLS:

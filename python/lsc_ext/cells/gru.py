@@ -20,4 +20,5 @@ GRU = Cell(
     _step,
     "Cho et al., Learning phrase representations using RNN encoder-decoder, 2014",
     carry_gate=(1, 1),
+    gates=("r", "z", "n"),
 )

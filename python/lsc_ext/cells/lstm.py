@@ -19,4 +19,5 @@ LSTM = Cell(
     _step,
     "Hochreiter & Schmidhuber, 1997; forget gates: Gers et al., 2000",
     carry_gate=(1, 1),
+    gates=("i", "f", "g", "o"),
 )

@@ -10,4 +10,13 @@ def _step(input_gates: Tensors, recurrent_gates: Tensors, states: Tensors, unit:
     return ((1 - update) * states[0] + update * input_gates[1],)
 
 
-MIN_GRU = Cell("min_gru", ("h",), 2, 0, _step, "Feng et al., Were RNNs all we needed?, 2024", carry_gate=(0, -1))
+MIN_GRU = Cell(
+    "min_gru",
+    ("h",),
+    2,
+    0,
+    _step,
+    "Feng et al., Were RNNs all we needed?, 2024",
+    carry_gate=(0, -1),
+    gates=("z", "n"),
+)

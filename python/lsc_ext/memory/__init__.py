@@ -13,6 +13,7 @@ from lsc_ext.memory.estimation import autocorrelation, fit_exponentials
 from lsc_ext.memory.gates import GatedMoments, gated_second_moments
 from lsc_ext.memory.lanczos import Eigenpairs, top_eigenpairs
 from lsc_ext.memory.landscape import Landscape, unit_landscape, unit_loss
+from lsc_ext.memory.measure import measure
 from lsc_ext.memory.moments import (
     sensitivity_cross_moment,
     sensitivity_second_moment,
@@ -29,6 +30,7 @@ from lsc_ext.memory.remedies import (
     normalize_input,
     parametrize_eigenvalues,
 )
+from lsc_ext.memory.report import GroupMeasure, Hypersensitivity, LayerMemory, MemoryReport
 from lsc_ext.memory.stationary import stationary_inputs
 from lsc_ext.memory.streaming import SensitivityScan
 from lsc_ext.memory.systems import DenseSystem, DiagonalSystem, system_of
@@ -49,10 +51,14 @@ __all__ = [
     "Eigenpairs",
     "EigenvalueParametrization",
     "GatedMoments",
+    "GroupMeasure",
+    "Hypersensitivity",
     "InputNormalization",
     "Lags",
     "Landscape",
+    "LayerMemory",
     "LogEigenvalue",
+    "MemoryReport",
     "PopulationLoss",
     "SensitivityScan",
     "autocorrelation",
@@ -69,6 +75,7 @@ __all__ = [
     "hessian_product",
     "impulse_response",
     "input_normalization",
+    "measure",
     "normalize_input",
     "parameters_of",
     "parametrize_eigenvalues",

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from lsc_ext.nn.arguments import time_first
-from lsc_ext.nn.linear import LRU, BlockDiagonalRNN, LinearRecurrent, initial_states
+from lsc_ext.nn.linear import LRU, BlockDiagonalRNN, ComplexDiagonal, LinearRecurrent, initial_states
 from lsc_ext.nn.residual import ResLRU
+from lsc_ext.rerun import Diagonal
 from lsc_ext.steps import StepLayer, StepTrajectory
 from lsc_ext.trajectory import Kernel, Trajectory, kernel_of, register_reader
 from lsc_ext.weights import Weight
@@ -79,6 +80,23 @@ def _before(model: LinearRecurrent, initial: Tensor, states: Tensor) -> Tensor:
     return model.as_real(torch.cat((initial.unsqueeze(0), states))[: states.shape[0]])
 
 
+def _diagonal(model: LinearRecurrent, layer: int, features: Tensor, initial: Tensor) -> Diagonal | None:
+    if not isinstance(model, ComplexDiagonal):
+        return None
+
+    def input_matrix() -> Tensor:
+        return torch.complex(*model.input_matrix(layer))
+
+    features, initial = features.detach(), initial.detach()
+    return Diagonal(functools.partial(model.eigenvalues, layer), input_matrix, features, initial)
+
+
+def _states(model: LinearRecurrent, layer: int, fed: Tensor, initial: Tensor) -> Tensor:
+    """States after each step [T, K, n] over what the recurrence reads, from ``initial`` [K, n], all real."""
+    start = torch.complex(*initial.chunk(2, dim=-1)) if model._state_dtype.is_complex else initial
+    return model.as_real(model.states_of(layer, fed, start))
+
+
 def _read_linear(model: Any, inputs: Any, initial_state: Any, through_states: bool) -> Trajectory | None:
     if not isinstance(model, LinearRecurrent):
         return None
@@ -109,10 +127,18 @@ def _read_linear(model: Any, inputs: Any, initial_state: Any, through_states: bo
                 kernels=kernels,
                 carries=_carries(model, k),
                 weights=_weights(model, k),
+                kind="linear",
+                diagonal=_diagonal(model, k, fed, initial[k]),
+                run=functools.partial(_states, model, k),
             )
         )
         fed = handed_up
     return StepTrajectory(layers, through_states, ("time", "diagonal"))
+
+
+def _block_states(model: ResLRU, layer: int, fed: Tensor, initial: Tensor) -> Tensor:
+    block = model.block(layer)
+    return _states(block.lru, 0, block.norm(model.stream(layer, fed)), initial)
 
 
 def _read_residual(model: Any, inputs: Any, initial_state: Any, through_states: bool) -> Trajectory | None:
@@ -144,6 +170,8 @@ def _read_residual(model: Any, inputs: Any, initial_state: Any, through_states: 
                 kernels={"time": _time_kernel(block.lru, 0), "diagonal": kernel_of(block.lru, "B_l0")},
                 carries=_carries(block.lru, 0),
                 weights=_block_weights(model, k),
+                diagonal=_diagonal(block.lru, 0, block.norm(a), initial[k]),
+                run=functools.partial(_block_states, model, k),
             )
         )
         fed = handed_up

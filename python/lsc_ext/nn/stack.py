@@ -20,6 +20,7 @@ from lsc_ext.nn.gate_bias import GateBias
 from lsc_ext.nn.precision import widened
 from lsc_ext.nn.recurrent import Recurrent, cell_name, projected_step, read_weights
 from lsc_ext.operator import JacobianOperator, StepOperator
+from lsc_ext.rerun import LayerRun
 from lsc_ext.spectral import DENSE_LIMIT
 from lsc_ext.steps import StepTrajectory, run_layer
 from lsc_ext.trajectory import PIECE_BYTES, Kernel, Readout, Trajectory, check_direction, kernel_of, register_reader
@@ -46,12 +47,19 @@ class StackTrajectory(Trajectory):
         self.module, self.cell = module, cell_name(module) or ""
         self.num_layers = len(layers)
         self.through_states = through_states
+        self._layers, self._suffix = list(layers), suffix
         self._ends = [f"_l{layer}{suffix}" for layer in layers]
         x, initial = widened(x), widened(initial)
-        absent = x.new_empty(0)
-        self.weights = [absent if w is None else widened(w) for w in read_weights(module, layers, suffix)]
+        self.weights = self._read(layers)
         self._run_recorded = through_states and torch.is_grad_enabled()
         self._start(x, initial)
+
+    def _read(self, layers: Sequence[int]) -> list[Tensor]:
+        """The parameters of these layers of the module, those that are absent without elements."""
+        absent = torch.empty(0)
+        found = read_weights(self.module, layers, self._suffix)
+        first = next(w for w in found if w is not None)
+        return [absent.to(widened(first)) if w is None else widened(w) for w in found]
 
     def _start(self, x: Tensor, initial: Tensor) -> None:
         self.x, self.initial = x, initial
@@ -207,6 +215,39 @@ class StackTrajectory(Trajectory):
 
         return JacobianOperator(ahead, after.flatten(1), parameters, [] if beside is None else [beside])
 
+    def rerun(self, layer: int) -> LayerRun | None:
+        """See :class:`lsc_ext.trajectory.Trajectory`; the state is that of all variables that are not derived."""
+        cell = CELLS[self.cell]
+        if not cell.in_time:
+            return None
+        ran, number = self.states.detach(), self._layers[layer]
+        fed = self.x.detach() if layer == 0 else ran[layer - 1, 1:, 0]
+        initial, derived = ran[layer, 0], len(cell.states) - len(cell.free_states)
+
+        def states(index: Tensor) -> Tensor:
+            start = initial[:, index].contiguous().unsqueeze(0)
+            found, _ = ops.recurrent(fed[:, index].contiguous(), start, self._read([number]), self.cell)
+            return found[0, 1:, derived:].transpose(1, 2).flatten(2)
+
+        carry = None if cell.carry_gate is None else functools.partial(self._carry, layer, fed, ran[layer, :-1, 0])
+        alone = cell.recurrent_blocks == 0 and len(cell.states) == 1
+        own = [p.name for p in cell.unit_parameters]
+        moduli = ops.of_layer(self.weights, layer)[-1][0].detach().abs() if own == ["recurrent_weight"] else None
+        units = len(cell.free_states) * initial.shape[-1]
+        return LayerRun(self.cell, fed, states, units, 1 if alone else None, carry=carry, moduli=moduli)
+
+    def _carry(self, layer: int, fed: Tensor, before: Tensor) -> Tensor:
+        """The gate that multiplies each unit's own past, [T, B, H]."""
+        assert CELLS[self.cell].carry_gate is not None
+        block, sign = CELLS[self.cell].carry_gate  # type: ignore[misc]
+        size, terms = before.shape[-1], []
+        weights = [w.detach() for w in ops.of_layer(self.weights, layer)]
+        for x, weight, bias in ((fed, weights[0], weights[2]), (before, weights[1], weights[3])):
+            if weight.numel() > 0:
+                rows = slice(block * size, (block + 1) * size)
+                terms.append(nn.functional.linear(x, weight[rows], bias[rows] if bias.numel() else None))
+        return torch.sigmoid(sign * torch.stack(terms).sum(0))
+
     def kernel(self, direction: str, layer: int) -> Kernel | None:
         """The weight whose scale moves this Jacobian: in time the recurrent one, along depth the input's."""
         if direction == "output":
@@ -255,10 +296,10 @@ def stack_weights(module: Any, cell: str, end: str) -> tuple[Weight, ...]:
     """The parameters of one layer of a stack, whose names end with ``end``."""
     shape = CELLS[cell]
     found = [
-        Weight(module, f"weight_ih{end}", "input", shape.input_blocks),
-        Weight(module, f"weight_hh{end}", "recurrent", shape.recurrent_blocks),
-        Weight(module, f"bias_ih{end}", "bias", shape.input_blocks),
-        Weight(module, f"bias_hh{end}", "bias", shape.recurrent_blocks),
+        Weight(module, f"weight_ih{end}", "input", shape.input_blocks, gate_names=shape.gates),
+        Weight(module, f"weight_hh{end}", "recurrent", shape.recurrent_blocks, gate_names=shape.gates),
+        Weight(module, f"bias_ih{end}", "bias", shape.input_blocks, gate_names=shape.gates),
+        Weight(module, f"bias_hh{end}", "bias", shape.recurrent_blocks, gate_names=shape.gates),
         Weight(module, f"weight_hr{end}", "other"),
     ]
     roles = module.own_roles if isinstance(module, Recurrent) else {}
@@ -323,6 +364,10 @@ class BidirectionalTrajectory(Trajectory):
     def _turned(self, points: Tensor) -> Tensor:
         return torch.stack((self.time_steps - 1 - points[:, 0], points[:, 1]), dim=1)
 
+    def rerun(self, layer: int) -> LayerRun | None:
+        """See :class:`lsc_ext.trajectory.Trajectory`; every other layer runs over time turned round."""
+        return self.parts[layer].rerun(0)
+
     def kernel(self, direction: str, layer: int) -> Kernel | None:
         """See :class:`lsc_ext.trajectory.Trajectory`."""
         return self.parts[layer].kernel(direction, 0)
@@ -354,6 +399,7 @@ def _projected_layer(
     bias = gate_bias(module, "lstm", end, getattr(module, f"bias_ih{end}")) if module.bias else None
     ran.carries = {} if bias is None else {"gate_bias": bias}
     ran.weights = stack_weights(module, "lstm", end)
+    ran.kind = "lstm"
     return StepTrajectory([ran], through_states)
 
 
