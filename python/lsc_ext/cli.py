@@ -30,6 +30,8 @@ from lsc_ext.experiments.text import TEXTS
 from lsc_ext.files import write_json, write_whole
 from lsc_ext.operator import DIRECTIONS
 from lsc_ext.paper import FIGURE_GROUPS, FIGURES, MEMORY_FIGURES, MEMORY_GROUPS, Figure, chosen_figures, run_figure
+from lsc_ext.paper.deep_block import NORMS, RECURRENCES
+from lsc_ext.paper.propagation import OBJECTIVES
 from lsc_ext.plot import FORMATS
 from lsc_ext.pretrain import MOVES, PRESETS, PretrainConfig, pretrain
 from lsc_ext.pretrain.config import STOPS
@@ -46,6 +48,15 @@ _PAPER_SIZES = {
     "seeds": "networks to average over",
     "draws": "paths to draw",
     "skip": "first steps to leave out",
+}
+# Sizes of the figures of the second.
+_MEMORY_SIZES = {
+    "points": "of every curve",
+    "layers": "blocks of deep networks",
+    "hidden_size": "units",
+    "features": "of each input",
+    "time_steps": "length of the sequences",
+    "batch_size": "sequences",
 }
 
 
@@ -151,16 +162,28 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     memory = command(
-        "memory", _memory, "figures of arXiv 2405.21064 from closed forms computed here and now; lists them if none"
+        "memory", _memory, "figures of arXiv 2405.21064 from numbers computed here and now; lists them if none"
     )
     memory.add_argument(
         "figures", nargs="*", metavar="FIGURE", help=f"of {', '.join((*MEMORY_FIGURES, *MEMORY_GROUPS))}"
     )
     memory.add_argument("--folder", type=Path, default=Path("lsc_memory"), help="where NAME.json and the picture go")
     memory.add_argument("--format", choices=FORMATS, default="svg", help="of the pictures")
-    memory.add_argument("--points", type=int, default=None, help="of every curve; the figure's own if absent")
+    memory.add_argument("--seed", type=int, default=0, help="of random networks and sequences")
     memory.add_argument("--rhos", type=float, nargs="+", default=None, metavar="RHO", help="autocorrelations of inputs")
     memory.add_argument("--teachers", type=float, nargs="+", default=None, metavar="LAMBDA", help="what is learned")
+    memory.add_argument(
+        "--recurrences", nargs="+", choices=list(RECURRENCES), default=None, help="of deep networks; all if absent"
+    )
+    memory.add_argument(
+        "--norms", nargs="+", choices=NORMS, default=None, help="of deep networks; none, layer if absent"
+    )
+    memory.add_argument("--memories", type=float, nargs="+", default=None, metavar="STEPS", help="of deep networks")
+    memory.add_argument("--objective", choices=OBJECTIVES, default=None, help="of deep networks; next if absent")
+    for name, text in _MEMORY_SIZES.items():
+        memory.add_argument(
+            f"--{name.replace('_', '-')}", type=int, default=None, help=f"{text}; the figure's own if absent"
+        )
 
     experiments = command(
         "experiments", _experiments, "the paper's training experiments; goes on where it stopped; lists them if none"
@@ -348,10 +371,10 @@ def _paper(options: argparse.Namespace) -> int:
 def _memory(options: argparse.Namespace) -> int:
     if not options.figures:
         return _list_figures(options, MEMORY_FIGURES)
-    names = ("points", "rhos", "teachers")
+    names = ("rhos", "teachers", "recurrences", "norms", "memories", "objective", *_MEMORY_SIZES)
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     figures = chosen_figures(options.figures, list(given), MEMORY_FIGURES, MEMORY_GROUPS)
-    return _run_figures(options, figures, given)
+    return _run_figures(options, figures, {"seed": options.seed, **given})
 
 
 def _list_figures(options: argparse.Namespace, table: Mapping[str, Figure]) -> int:

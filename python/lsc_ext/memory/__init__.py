@@ -10,6 +10,7 @@ from lsc_ext.memory.curvature import axis_alignment, dense_hessian, diagonal_hes
 from lsc_ext.memory.eigenvalue import LogEigenvalue
 from lsc_ext.memory.estimation import autocorrelation, fit_exponentials
 from lsc_ext.memory.gates import GatedMoments, gated_second_moments
+from lsc_ext.memory.jacobian_mass import JacobianMass, jacobian_mass
 from lsc_ext.memory.landscape import Landscape, unit_landscape, unit_loss
 from lsc_ext.memory.moments import (
     sensitivity_cross_moment,
@@ -40,6 +41,7 @@ __all__ = [
     "EigenvalueParametrization",
     "GatedMoments",
     "InputNormalization",
+    "JacobianMass",
     "Lags",
     "Landscape",
     "LogEigenvalue",
@@ -55,6 +57,7 @@ __all__ = [
     "hessian",
     "impulse_response",
     "input_normalization",
+    "jacobian_mass",
     "normalize_input",
     "parameters_of",
     "parametrize_eigenvalues",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from lsc_ext.paper import memory_drawing
+from lsc_ext.paper import memory_drawing, propagation_drawing
 from lsc_ext.paper.coupling import eigenvalue_coupling
 from lsc_ext.paper.curse import memory_curse
+from lsc_ext.paper.jacobians import gru_jacobians
 from lsc_ext.paper.landscapes import loss_landscapes
+from lsc_ext.paper.propagation import signal_propagation
 from lsc_ext.paper.table import Figure
 from lsc_ext.paper.tamed import tamed_memory
 
@@ -15,7 +17,14 @@ MEMORY_FIGURES = {
         Figure("curse", "Figure 1: sensitivity and loss against memory", memory_curse, memory_drawing.draw_curse),
         Figure("tamed", "Figure 2: normalised and reparametrised", tamed_memory, memory_drawing.draw_tamed),
         Figure("landscapes", "Figure 6: losses by parametrisation", loss_landscapes, memory_drawing.draw_landscapes),
+        Figure(
+            "propagation",
+            "Figures 5 and 13: signals and gradients of deep networks",
+            signal_propagation,
+            propagation_drawing.draw_propagation,
+        ),
         Figure("coupling", "Figure 8: |S(lambda, lambda0)|", eigenvalue_coupling, memory_drawing.draw_coupling),
+        Figure("jacobians", "Figure 14: the Jacobian of a GRU", gru_jacobians, propagation_drawing.draw_jacobians),
     )
 }
 #: A name for several figures.
