@@ -57,6 +57,7 @@ _MEMORY_SIZES = {
     "features": "of each input",
     "time_steps": "length of the sequences",
     "batch_size": "sequences",
+    "seeds": "networks to average over",
 }
 
 

@@ -98,4 +98,4 @@ def _in_one_unit(vectors: Tensor, exponents: Tensor) -> tuple[Tensor, Tensor]:
     top = torch.where(top == lost, 0, top)
     unit = torch.where(top.abs() <= _RANGE, 0, top)
     powers = torch.exp2((exponents - unit.unsqueeze(1)).double())
-    return vectors * powers.unsqueeze(2), unit * math.log(2)
+    return vectors * powers.unsqueeze(2), unit.double() * math.log(2)

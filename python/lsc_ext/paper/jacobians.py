@@ -57,7 +57,7 @@ def gru_jacobians(
         features: of the input, Gaussian with the autocorrelation of words.
         time_steps: the largest t, at least 2.
         points: checkpoints t, floor(2^u) with u evenly spaced; equal ones count once.
-        seed: of weights, inputs and entries. All conditions share inputs.
+        seed: of inputs, which all conditions share; weights and entries have the one after it.
     """
     check_at_least(1, features=features)
     check_at_least(2, hidden_size=hidden_size, time_steps=time_steps, points=points)
@@ -88,7 +88,7 @@ def checkpoints(time_steps: int, points: int) -> list[int]:
 
 
 def _panel(condition: Condition, hidden_size: int, x: Tensor, steps: list[int], seed: int) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + 1)  # not the numbers that the inputs are made of
     layer = GRU(x.shape[2], hidden_size)
     draw_gru(layer, condition.input_variance, condition.recurrent_scale, condition.memory, generator)
     found = jacobian_mass(layer, x, steps=steps, entries=ENTRIES, generator=generator)

@@ -5,6 +5,7 @@ Letters: T time steps, B sequences, I features, H width, L layers, t memory, lam
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,11 +37,12 @@ def signal_propagation(
     features: int = FEATURES,
     hidden_size: int = 256,
     objective: str = "next",
+    seeds: int = 3,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Mean squares of streams, hidden states and gradients of every layer, in float64.
 
-    Inputs are independent Gaussian features with the autocorrelation of words. Each network is drawn from one seed.
+    Inputs are independent Gaussian features with the autocorrelation of words. All networks have the same seeds.
 
     Args:
         recurrences: of :data:`lsc_ext.paper.deep_block.RECURRENCES`.
@@ -53,35 +55,43 @@ def signal_propagation(
         hidden_size: H.
         objective: "next": half the mean squared error of the next input; "published": of the one before, which is what
             the paper's code has.
-        seed: of inputs and weights.
+        seeds: draws of inputs and weights that numbers are means of; gradients by angles of the LRU differ by factors
+            of 100 between two of them.
+        seed: of the first inputs; weights have the one after it, the next inputs the one after that, and so on.
 
     Raises:
         ValueError: a name or a size out of range.
     """
-    check_at_least(1, layers=layers, batch_size=batch_size, features=features, hidden_size=hidden_size)
+    check_at_least(1, layers=layers, batch_size=batch_size, features=features, hidden_size=hidden_size, seeds=seeds)
     check_at_least(2, time_steps=time_steps)
     for name, values, known in (
         ("recurrences", recurrences, RECURRENCES),
         ("norms", norms, NORMS),
         ("objective", (objective,), OBJECTIVES),
     ):
+        if not values:
+            raise ValueError(f"{name}: expected at least one, got none")
         for value in values:
             if value not in known:
                 raise ValueError(f"{name}: expected names among {', '.join(known)}, got {value!r}")
+    if not memories:
+        raise ValueError("memories: expected at least one, got none")
     for memory in memories:
         if not 1 <= memory < math.inf:
             raise ValueError(f"memories: expected at least 1, got {memory}")
-    shape, generator = (time_steps, batch_size, features), torch.Generator().manual_seed(seed)
-    x = stationary_inputs(WORDS, shape, generator=generator, dtype=torch.float64)
+    inputs = []
+    for first in range(seed, seed + 2 * seeds, 2):
+        shape, generator = (time_steps, batch_size, features), torch.Generator().manual_seed(first)
+        inputs.append((first + 1, stationary_inputs(WORDS, shape, generator=generator, dtype=torch.float64)))
     arms = []
-    for recurrence in recurrences:
-        for norm in norms:
-            for memory in memories:
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(seed)
-                    network = DeepNetwork(recurrence, norm, memory, features, hidden_size, layers).double()
-                measured = measure(network, x, objective)
-                arms.append({"recurrence": recurrence, "norm": norm, "memory": memory, **measured})
+    for recurrence, norm, memory in itertools.product(recurrences, norms, memories):
+        draws = []
+        for weights, x in inputs:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(weights)
+                network = DeepNetwork(recurrence, norm, memory, features, hidden_size, layers).double()
+            draws.append(measure(network, x, objective))
+        arms.append({"recurrence": recurrence, "norm": norm, "memory": memory, **_mean_of(draws)})
     return {
         "config": {
             "recurrences": list(recurrences),
@@ -93,6 +103,7 @@ def signal_propagation(
             "features": features,
             "hidden_size": hidden_size,
             "objective": objective,
+            "seeds": seeds,
             "seed": seed,
         },
         "arms": arms,
@@ -117,9 +128,11 @@ def growth_per_block(arm: Mapping[str, Any]) -> float:
 
 def _finding(curve: Sequence[Mapping[str, Any]]) -> str:
     first, last = curve[0], curve[-1]
-    gradients = ", ".join(
-        f"{own} {first['gradient'][own]:.2g} to {last['gradient'][own]:.2g}" for own in first["gradient"]
-    )
+    texts = []
+    for own, value in first["gradient"].items():
+        low, high = last["gradient_range"][own]
+        texts.append(f"{own} {value:.2g} to {last['gradient'][own]:.2g} (draws {low:.2g} to {high:.2g})")
+    gradients = ", ".join(texts)
     norm = "no norm" if first["norm"] == "none" else f"{first['norm']} norm"
     return (
         f"{first['recurrence']}, {norm}, t = {first['memory']:g} to {last['memory']:g}: a block multiplies the "
@@ -170,7 +183,23 @@ def _block_of(name: str) -> int | None:
     return int(name.split(".")[1]) if name.startswith("blocks.") else None
 
 
+def _mean_of(draws: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over draws, to six digits, and of the gradients of groups the smallest and the largest draw too."""
+    gradients = [draw["gradient"] for draw in draws]
+    ends = {own: [min(g[own] for g in gradients), max(g[own] for g in gradients)] for own in gradients[0]}
+    return {**_rounded_mean(draws), "gradient_range": _rounded_mean([ends])}
+
+
+def _rounded_mean(draws: Sequence[Any]) -> Any:
+    first = draws[0]
+    if isinstance(first, dict):
+        return {name: _rounded_mean([draw[name] for draw in draws]) for name in first}
+    if isinstance(first, list):
+        return [_rounded_mean(values) for values in zip(*draws, strict=True)]
+    return float(f"{sum(draws) / len(draws):.6g}")
+
+
 def _mean_square(tensors: Sequence[Tensor]) -> float:
-    """Over all entries of all tensors, to six digits."""
+    """Over all entries of all tensors."""
     total = sum(float(tensor.detach().abs().square().sum()) for tensor in tensors)
-    return float(f"{total / sum(tensor.numel() for tensor in tensors):.6g}")
+    return total / sum(tensor.numel() for tensor in tensors)

@@ -111,6 +111,7 @@ def _draw_entries(axis: Any, steps: Sequence[int], panel: Mapping[str, Any]) -> 
         axis.plot(steps, entry, color=COLOURS[1], linewidth=0.4)
     axis.axhline(0, color=GREY, linewidth=0.6)
     axis.set_xscale("log")
+    axis.minorticks_off()
     axis.set_xlabel("t")
     axis.set_title(_condition(panel), fontsize=9)
 
