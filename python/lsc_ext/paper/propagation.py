@@ -56,7 +56,7 @@ def signal_propagation(
         objective: "next": half the mean squared error of the next input; "published": of the one before, which is what
             the paper's code has.
         seeds: draws of inputs and weights that numbers are means of; gradients by angles of the LRU differ by factors
-            of 100 between two of them.
+            of 20 and more between two of them.
         seed: of the first inputs; weights have the one after it, the next inputs the one after that, and so on.
 
     Raises:
