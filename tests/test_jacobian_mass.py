@@ -222,6 +222,19 @@ def test_products_that_are_no_numbers_are_nan_and_lost_ones_0():
     assert found["log_scale"].tolist() == [0, 0, 0]
 
 
+def test_a_row_of_a_report_is_not_lost_beside_a_product_that_is_0():
+    model = lsc.StepModel(lambda inputs, state: inputs * state, state_size=1)
+    x = torch.tensor([2.0**-6, 0.0], dtype=F64).view(1, 2, 1).expand(200, 2, 1)
+    (row,) = jacobian_mass(model, x, steps=[200]).rows()
+    assert row["log10"] + math.log10(row["gain"]) == pytest.approx(-1200 * math.log10(2) - math.log10(2))
+
+
+def test_no_sequence_is_no_row_of_numbers():
+    report = jacobian_mass(stack("gru", 4, 3, 1), normal(4, 0, 4), steps=[1, 4], entries=2)
+    assert report.diagonal.shape == (2, 0, 3)
+    assert report.radius.shape == (2, 0)
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_estimates_are_unbiased_over_all_probes_that_there_are(size):
     J = normal(size, size, seed=5)

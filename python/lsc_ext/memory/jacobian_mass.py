@@ -80,12 +80,13 @@ class JacobianMass:
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each checkpoint: means over sequences; "log10" is what is to be added to each logarithm."""
+        """One row for each checkpoint: means over sequences, in units of 10^"log10"."""
         names = ("diagonal_mean", "diagonal_rms", "off_diagonal_rms", "off_diagonal_max", "radius", "gain")
         rows = []
         for number, steps in enumerate(self.steps):
-            scale = self.log_scale[number].max()
-            units = (self.log_scale[number] - scale).exp()
+            scales, some = self.log_scale[number], self.diagonal_square[number] + self.off_diagonal_square[number] != 0
+            scale = scales[some].max() if some.any() else scales.new_zeros(())
+            units = torch.where(some, scales - scale, 0.0).exp()  # J = 0 has no scale
             row: dict[str, Any] = {"steps": steps, "ratio": float(self.ratio[number].mean())}
             for name in names:
                 values = getattr(self, name)

@@ -157,7 +157,7 @@ def draw_gru(
         layer: of one layer, with biases.
         input_variance: sigma_x; input weights are normal of variance 2 sigma_x / I.
         recurrent_scale: sigma_h; recurrent weights are sigma_h times an orthogonal matrix for each gate.
-        memory: smallest and largest exp(b_z), which a unit remembers for, and one step.
+        memory: smallest and largest T = exp(b_z); a unit remembers for T + 1 steps.
         generator: of random numbers; None for torch's.
 
     Returns:

@@ -107,7 +107,7 @@ def signal_propagation(
             "seed": seed,
         },
         "arms": arms,
-        "findings": [_finding(curve) for curve in curves_of(arms)],
+        "findings": findings_of(arms),
     }
 
 
@@ -126,6 +126,19 @@ def growth_per_block(arm: Mapping[str, Any]) -> float:
     return float((streams[-1] / streams[0]) ** (1 / (len(streams) - 1)))
 
 
+def findings_of(arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each recurrence and norm, and one on depth."""
+    curves = curves_of(arms)
+    changes = [f"{_name(curve)} {growth_per_block(curve[-1]) / growth_per_block(curve[0]):.3g}" for curve in curves]
+    depth = "growth per block at the longest memory over that at the shortest: " + ", ".join(changes)
+    return [*(_finding(curve) for curve in curves), depth]
+
+
+def _name(curve: Sequence[Mapping[str, Any]]) -> str:
+    norm = curve[0]["norm"]
+    return f"{curve[0]['recurrence']} {'without' if norm == 'none' else 'with ' + norm} norm"
+
+
 def _finding(curve: Sequence[Mapping[str, Any]]) -> str:
     first, last = curve[0], curve[-1]
     texts = []
@@ -133,9 +146,8 @@ def _finding(curve: Sequence[Mapping[str, Any]]) -> str:
         low, high = last["gradient_range"][own]
         texts.append(f"{own} {value:.2g} to {last['gradient'][own]:.2g} (draws {low:.2g} to {high:.2g})")
     gradients = ", ".join(texts)
-    norm = "no norm" if first["norm"] == "none" else f"{first['norm']} norm"
     return (
-        f"{first['recurrence']}, {norm}, t = {first['memory']:g} to {last['memory']:g}: a block multiplies the "
+        f"{_name(curve)}, t = {first['memory']:g} to {last['memory']:g}: a block multiplies the "
         f"stream's mean square by {growth_per_block(first):.3g} to {growth_per_block(last):.3g}; E |h|^2 of the "
         f"last block {first['state'][-1]:.2g} to {last['state'][-1]:.2g}; squared gradients {gradients}"
     )
