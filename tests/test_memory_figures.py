@@ -22,7 +22,23 @@ from lsc_ext.paper.tamed import tamed_memory
 
 ROOT = Path(__file__).parent.parent
 F64 = torch.float64
-SMALL = {"points": 5, "steps": 40, "draws": 2, "networks": 2, "sequences": 2, "features": 6, "hidden_size": 3}
+# Sizes at which every figure takes no time; each takes those that it has.
+SMALL = {
+    "points": 5,
+    "steps": 40,
+    "draws": 2,
+    "networks": 2,
+    "sequences": 2,
+    "hidden_size": 4,
+    "features": 6,
+    "layers": 2,
+    "time_steps": 9,
+    "batch_size": 2,
+    "seeds": 1,
+    "memories": (1.0, 4.0),
+}
+# Of networks at full size, of which test_propagation.py computes parts again.
+NETWORKS = ("jacobians", "propagation")
 
 
 @pytest.mark.parametrize("name", sorted(MEMORY_FIGURES))
@@ -150,6 +166,20 @@ def test_the_command_passes_sizes_and_seed_on(tmp_path, capsys):
     assert report["hessians"]["config"] == {"draws": 1, "networks": 2, "seed": 0}
 
 
+def test_the_command_runs_networks_of_any_size(tmp_path, capsys):
+    sizes = ["--hidden-size", "4", "--features", "3", "--time-steps", "6", "--batch-size", "2", "--layers", "2"]
+    options = ["--recurrences", "lru", "--norms", "batch", "--memories", "3", "--objective", "published"]
+    more = ["--seeds", "2", "--seed", "5", "--folder", str(tmp_path), "--json"]
+    assert main(["memory", "propagation", "jacobians", *sizes, *options, *more]) == 0
+    report = json.loads(capsys.readouterr().out)
+    config = report["propagation"]["config"]
+    assert (config["recurrences"], config["norms"], config["objective"]) == (["lru"], ["batch"], "published")
+    assert [config[name] for name in ("layers", "batch_size", "seeds", "seed")] == [2, 2, 2, 5]
+    assert [arm["memory"] for arm in report["propagation"]["arms"]] == [3]
+    sizes_of_jacobians = {"hidden_size": 4, "features": 3, "time_steps": 6, "points": 20, "seed": 5}
+    assert report["jacobians"]["config"] == sizes_of_jacobians
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -160,6 +190,8 @@ def test_the_command_passes_sizes_and_seed_on(tmp_path, capsys):
         (["words", "--draws", "3"], ["draws", "expected an option of words, got one of hessians"]),
         (["gates", "--sequences", "1"], ["sequences", "at least 2", "1"]),
         (["landscapes", "--teachers", "1.0"], ["teacher", "below 1"]),
+        (["propagation", "--memories", "0.5"], ["memories", "at least 1", "0.5"]),
+        (["jacobians", "--norms", "layer"], ["norms", "expected an option of jacobians", "propagation"]),
     ],
 )
 def test_bad_arguments_of_the_command_exit_with_2(arguments, words, tmp_path, monkeypatch, capsys):
@@ -193,6 +225,8 @@ def test_the_committed_figure_is_drawn_from_its_committed_numbers(name, tmp_path
         default = defaults[option].default
         assert value == ([str(v) for v in default] if isinstance(default, tuple) else default), option
     assert digest(numbers) in picture.read_text()
+    if name in NETWORKS:
+        return
     found = json.loads(write_json(tmp_path / "a.json", MEMORY_FIGURES[name].compute()).read_text())
     for part in (found, numbers):  # where a teacher is met, the loss is of rounding
         for loss in part.get("losses", []):

@@ -30,6 +30,8 @@ from lsc_ext.experiments.text import TEXTS
 from lsc_ext.files import write_json, write_whole
 from lsc_ext.operator import DIRECTIONS
 from lsc_ext.paper import FIGURE_GROUPS, FIGURES, MEMORY_FIGURES, MEMORY_GROUPS, Figure, chosen_figures, run_figure
+from lsc_ext.paper.deep_block import NORMS, RECURRENCES
+from lsc_ext.paper.propagation import OBJECTIVES
 from lsc_ext.plot import FORMATS
 from lsc_ext.pretrain import MOVES, PRESETS, PretrainConfig, pretrain
 from lsc_ext.pretrain.config import STOPS
@@ -47,7 +49,7 @@ _PAPER_SIZES = {
     "draws": "paths to draw",
     "skip": "first steps to leave out",
 }
-# Sizes of figures of the second paper.
+# Sizes of the figures of the second.
 _MEMORY_SIZES = {
     "points": "of every curve",
     "steps": "of a run of learning, or length of the sequences",
@@ -56,6 +58,10 @@ _MEMORY_SIZES = {
     "sequences": "random sequences",
     "features": "of each input",
     "hidden_size": "units",
+    "layers": "blocks of deep networks",
+    "time_steps": "length of the sequences that networks read",
+    "batch_size": "sequences that deep networks read",
+    "seeds": "networks to average over",
 }
 
 
@@ -174,6 +180,14 @@ def _parser() -> argparse.ArgumentParser:
     memory.add_argument("--seed", type=int, default=0, help="of random networks and sequences")
     memory.add_argument("--rhos", type=float, nargs="+", default=None, metavar="RHO", help="autocorrelations of inputs")
     memory.add_argument("--teachers", type=float, nargs="+", default=None, metavar="LAMBDA", help="what is learned")
+    memory.add_argument(
+        "--recurrences", nargs="+", choices=list(RECURRENCES), default=None, help="of deep networks; all if absent"
+    )
+    memory.add_argument(
+        "--norms", nargs="+", choices=NORMS, default=None, help="of deep networks; none, layer if absent"
+    )
+    memory.add_argument("--memories", type=float, nargs="+", default=None, metavar="STEPS", help="of deep networks")
+    memory.add_argument("--objective", choices=OBJECTIVES, default=None, help="of deep networks; next if absent")
     for name, text in _MEMORY_SIZES.items():
         memory.add_argument(
             f"--{name.replace('_', '-')}", type=int, default=None, help=f"{text}; the figure's own if absent"
@@ -374,7 +388,7 @@ def _paper(options: argparse.Namespace) -> int:
 def _memory(options: argparse.Namespace) -> int:
     if not options.figures:
         return _list_figures(options, MEMORY_FIGURES)
-    names = ("rhos", "teachers", *_MEMORY_SIZES)
+    names = ("rhos", "teachers", "recurrences", "norms", "memories", "objective", *_MEMORY_SIZES)
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     figures = chosen_figures(options.figures, list(given), MEMORY_FIGURES, MEMORY_GROUPS)
     return _run_figures(options, figures, {"seed": options.seed, **given})

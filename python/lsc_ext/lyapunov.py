@@ -7,6 +7,7 @@ exponents, K steps of a product.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -146,26 +147,18 @@ def lyapunov(
     """
     with torch.no_grad(), eval_mode(model):
         trajectory = trajectory_of(model, inputs, initial_state)
-        layers = _layers_in_time(trajectory)
+        layers = layers_in_time(trajectory)
         if not 0 <= skip < trajectory.time_steps:
             raise ValueError(f"skip: expected 0 .. {trajectory.time_steps - 1}, got {skip}")
         seed, growths = seed_from(generator), {}
-        for first, piece in trajectory.pieces(time_chunk):
-            grid = grid_points(piece.time_steps, piece.batch).view(piece.time_steps, piece.batch, 2)
-            for layer in layers:
-                points = grid.flip(0) if _runs_backward(trajectory, layer) else grid
-                most = piece.points_at_once("time", layer) or max(1, points.shape[0] * piece.batch)
-                at_once = max(1, most // max(1, piece.batch))
-                for begin in range(0, piece.time_steps, at_once):
-                    block = points[begin : begin + at_once]
-                    operator = piece.operator("time", layer, block.reshape(-1, 2))
-                    if layer not in growths:
-                        like = torch.empty(0, dtype=operator.dtype, device=operator.device)
-                        growths[layer] = Growth(
-                            piece.batch, num_exponents, operator.columns, (seed + layer) % 2**63, qr_every, like
-                        )
-                    steps = torch.arange(block.shape[0] * piece.batch).view(-1, piece.batch)
-                    _follow(growths[layer], operator, steps, skip - first - begin)
+        for layer, begin, count, operator in blocks_in_time(trajectory, layers, time_chunk=time_chunk):
+            if layer not in growths:
+                like = torch.empty(0, dtype=operator.dtype, device=operator.device)
+                growths[layer] = Growth(
+                    trajectory.batch, num_exponents, operator.columns, (seed + layer) % 2**63, qr_every, like
+                )
+            steps = torch.arange(count * trajectory.batch).view(-1, trajectory.batch)
+            _follow(growths[layer], operator, steps, skip - begin)
     exponents = torch.stack([growths[layer].exponents for layer in layers])
     return LyapunovReport(exponents, layers, trajectory.time_steps - skip)
 
@@ -213,7 +206,7 @@ def products(
         raise ValueError(f"max_points: expected at least 1 or None, got {max_points}")
     with torch.no_grad(), eval_mode(model):
         trajectory = trajectory_of(model, inputs, initial_state)
-        layers = _layers_in_time(trajectory)
+        layers = layers_in_time(trajectory)
         starts = trajectory.time_steps - steps + 1
         if not 1 <= steps <= trajectory.time_steps:
             raise ValueError(f"steps: expected 1 .. {trajectory.time_steps}, got {steps}")
@@ -228,7 +221,7 @@ def products(
         chains = chains.view(-1, steps)
         found = []
         for layer in layers:
-            own = chains.flip(1) if _runs_backward(trajectory, layer) else chains
+            own = chains.flip(1) if runs_backward(trajectory, layer) else chains
             operator = trajectory.operator("time", layer, points)
             found.append(_products_of(operator, own, num_matvecs, tol, (seed + layer) % 2**63))
     gain, radius, single = zip(*found, strict=True)
@@ -265,13 +258,37 @@ def _products_of(
     return rate(True), rate(False), single[chains.to(single.device)].log().mean(dim=1).exp()
 
 
-def _layers_in_time(trajectory: Trajectory) -> list[int]:
+def layers_in_time(trajectory: Trajectory) -> list[int]:
+    """The layers with a state; raises ValueError where there is none."""
     layers = list(trajectory.layers_of("time"))
     if not layers:
         raise ValueError("model: expected one with a state, got layers without recurrence")
     return layers
 
 
-def _runs_backward(trajectory: Trajectory, layer: int) -> bool:
+def blocks_in_time(
+    trajectory: Trajectory, layers: Sequence[int], *, stop: int | None = None, time_chunk: int | None = None
+) -> Iterator[tuple[int, int, int, JacobianOperator]]:
+    """Jacobians in time of the first ``stop`` steps (None: of all), block by block, each layer's in its own order.
+
+    Yields:
+        A layer, how many of its steps came before, how many there are in the block, and the operator: its points are
+        the B sequences of the first of these steps, those of the second, ..
+    """
+    for first, piece in trajectory.pieces(time_chunk):
+        last = piece.time_steps if stop is None else min(piece.time_steps, stop - first)
+        if last <= 0:
+            return
+        grid = grid_points(piece.time_steps, piece.batch).view(piece.time_steps, piece.batch, 2)
+        for layer in layers:
+            points = grid.flip(0) if runs_backward(trajectory, layer) else grid
+            most = piece.points_at_once("time", layer) or max(1, points.shape[0] * piece.batch)
+            at_once = max(1, most // max(1, piece.batch))
+            for begin in range(0, last, at_once):
+                block = points[begin : min(begin + at_once, last)]
+                yield layer, first + begin, len(block), piece.operator("time", layer, block.reshape(-1, 2))
+
+
+def runs_backward(trajectory: Trajectory, layer: int) -> bool:
     """Whether a layer goes from the last step to the first; its points count time as the inputs do."""
     return isinstance(trajectory, BidirectionalTrajectory) and layer % 2 == 1

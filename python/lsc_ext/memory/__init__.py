@@ -11,6 +11,7 @@ from lsc_ext.memory.curvature import axis_alignment, dense_hessian, diagonal_hes
 from lsc_ext.memory.eigenvalue import LogEigenvalue
 from lsc_ext.memory.estimation import autocorrelation, fit_exponentials
 from lsc_ext.memory.gates import GatedMoments, gated_second_moments
+from lsc_ext.memory.jacobian_mass import JacobianMass, jacobian_mass
 from lsc_ext.memory.lanczos import Eigenpairs, top_eigenpairs
 from lsc_ext.memory.landscape import Landscape, unit_landscape, unit_loss
 from lsc_ext.memory.measure import measure
@@ -54,6 +55,7 @@ __all__ = [
     "GroupMeasure",
     "Hypersensitivity",
     "InputNormalization",
+    "JacobianMass",
     "Lags",
     "Landscape",
     "LayerMemory",
@@ -75,6 +77,7 @@ __all__ = [
     "hessian_product",
     "impulse_response",
     "input_normalization",
+    "jacobian_mass",
     "measure",
     "normalize_input",
     "parameters_of",
