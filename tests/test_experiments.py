@@ -366,7 +366,7 @@ def test_the_command_lists_experiments(tmp_path, capsys):
         "long_memory": 84,
         "ablation": 48,
         "angles": 90,
-        "heads": 36,
+        "heads": 54,
         "adam": 9,
     }
     assert all(row["done"] == 0 for row in listed.values())

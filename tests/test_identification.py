@@ -234,7 +234,7 @@ def test_the_grids_have_what_the_paper_has():
         assert {run.student for run in small} <= set(STUDENTS)
         assert all((run.horizon, run.teacher_states, run.iterations) == (300, 10, 10_000) for run in full)
         for group in cells(small).values():
-            assert len({run.lr for run in group}) == (1 if name == "adam" else 2)
+            assert len({run.lr for run in group}) == {"adam": 1, "heads": 3}.get(name, 2)
     memories = {run.memory for run in identification_grid("long_memory", full=False, seeds=(0,))}
     assert memories == {0.36, 0.68, 0.84, 0.92, 0.96, 0.98, 0.99}
     assert {run.schedule for run in identification_grid("adam", full=False, seeds=(0,))} == {"constant"}
@@ -366,6 +366,35 @@ def test_the_committed_ablation_has_the_papers_order():
     for student, heads, states in (("blocks", 64, 128), ("diagonal", 1, 64), ("normalized", 1, 64), ("lru", 1, 64)):
         assert dense.mean >= 1000 * at("ablation", student, heads, 0.99, states).mean
     assert any("dense ends at" in line for _, line in findings(committed(), planned()))
+
+
+def test_the_committed_dense_network_fails_where_memory_is_long():
+    losses = {
+        student: [at("long_memory", student, 1, memory).mean for memory in (0.36, 0.68, 0.84, 0.92, 0.96, 0.98, 0.99)]
+        for student in ("dense", "lru")
+    }
+    assert losses["dense"][-1] >= 1000 * losses["lru"][-1]
+    assert 0.1 <= losses["dense"][0] / losses["lru"][0] <= 10
+    assert losses["dense"][-1] >= 1e6 * losses["dense"][0]
+    assert losses["lru"][-1] <= 1e4 * losses["lru"][0]
+
+
+def test_the_committed_heads_of_two_states_learn_and_one_head_does_not():
+    losses = {heads: at("heads", "blocks", heads, 0.99).mean for heads in (1, 2, 4, 8, 16, 32)}
+    assert losses[1] >= 1000 * losses[32]
+    assert max(losses, key=losses.get) == 1
+
+
+def test_the_committed_angles_leave_diagonal_networks_ahead():
+    planned_angles = planned()["angles"]
+    for angle in {run.angle for run in planned_angles}:
+        losses = {
+            student: best(
+                committed()["angles"], [r for r in planned_angles if (r.student, r.angle) == (student, angle)]
+            ).mean
+            for student in ("dense", "diagonal", "lru")
+        }
+        assert losses["dense"] >= 100 * max(losses["diagonal"], losses["lru"]), angle
 
 
 def test_the_committed_experiments_took_less_than_an_hour_on_two_cores():

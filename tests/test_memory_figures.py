@@ -4,6 +4,7 @@ import cmath
 import inspect
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from test_paper import assert_same
 
 from lsc_ext import memory
 from lsc_ext.cli import main
+from lsc_ext.experiments.identification import IDENTIFICATIONS
 from lsc_ext.files import write_json
 from lsc_ext.paper import FIGURES, MEMORY_FIGURES, MEMORY_GROUPS, chosen_figures, run_figure
 from lsc_ext.paper.coupling import eigenvalue_coupling
@@ -201,14 +203,30 @@ def test_bad_arguments_of_the_command_exit_with_2(arguments, words, tmp_path, mo
     assert all(word in message for word in words), message
 
 
-def test_every_figure_is_on_the_page_with_its_function_and_tests_that_exist():
+def test_every_figure_of_the_document_has_a_command_a_test_and_a_picture():
     page = (ROOT / "docs" / "memory.md").read_text()
-    for name, figure in MEMORY_FIGURES.items():
-        assert f"memory/{name}.svg" in page
-        assert f"memory/{name}.json" in page
-        assert f"`{figure.compute.__module__.rpartition('.')[2]}.py`" in page
-    lines = [line for line in page.splitlines() if "::" in line]
-    assert len(lines) > 15
+    table = re.search(r"\| topic or figure.*?\n\n", page, re.DOTALL)
+    assert table is not None
+    commands, shown = set(), set()
+    for line in table[0].strip().splitlines()[2:]:
+        topic, command, tests, picture = (cell.strip() for cell in line.strip("|").split(" | "))
+        assert all((topic, command, tests, picture)), line
+        assert "::" in tests
+        links = re.findall(r"\((\S+)\)", picture)
+        assert [Path(link).suffix for link in links] == [".svg", ".json"]
+        assert all((ROOT / "docs" / link).exists() for link in links)
+        name = command.strip("`").split()[1]
+        assert Path(links[1]).stem == name
+        commands.add(command.strip("`"))
+        shown |= {int(number) for number in re.findall(r"(\d+)[A-D]?\b", topic.partition("figure")[2])}
+    known = {f"memory {name}" for name in MEMORY_FIGURES} | {f"experiments {name}" for name in IDENTIFICATIONS}
+    assert commands == known
+    assert shown == set(range(1, 16))
+
+
+def test_tests_that_the_page_names_exist():
+    lines = [line for line in (ROOT / "docs" / "memory.md").read_text().splitlines() if "::" in line]
+    assert len(lines) > 40
     for line in lines:
         for file, test in (part.split("::") for part in line.split("`") if "::" in part):
             assert f"def {test}(" in (ROOT / "tests" / file).read_text(), line

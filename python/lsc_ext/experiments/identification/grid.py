@@ -25,6 +25,8 @@ RATES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "normalized": ((1e-2, 3.2e-3), (1e-1, 3.2e-2, 1e-2, 3.2e-3, 1e-3, 3.2e-4)),
     "lru": ((3.2e-2, 1e-2), (3.2e-1, 1e-1, 3.2e-2, 1e-2, 3.2e-3, 1e-3)),
 }
+#: The same for any number of heads: the best rate falls as blocks grow.
+HEAD_RATES = (3.2e-3, 1e-3, 3.2e-4)
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,10 @@ Cells = list[tuple[dict[str, Any], tuple[float, ...]]]
 
 def _cells(experiment: str, full: bool) -> Cells:
     def cell(
-        student: str, heads: int = 1, memory: float = 0.99, angle: float = 1.0, states: int = 64, like: str = ""
+        student: str, heads: int = 1, memory: float = 0.99, angle: float = 1.0, states: int = 64
     ) -> tuple[dict[str, Any], tuple[float, ...]]:
         sizes = {"student": student, "states": states, "heads": heads, "memory": memory, "angle": angle}
-        return sizes, RATES[like or student][full]
+        return sizes, RATES[student][full]
 
     if experiment == "long_memory":
         return [cell(student, memory=memory) for memory, student in itertools.product(MEMORIES, ("dense", "lru"))]
@@ -127,7 +129,7 @@ def _cells(experiment: str, full: bool) -> Cells:
         students = ("dense", "diagonal", "lru")
         return [cell(student, angle=angle) for angle, student in itertools.product(ANGLES, students)]
     if experiment == "heads":
-        return [cell("blocks", heads=heads, like="dense" if heads <= 4 else "blocks") for heads in HEADS]
+        return [(cell("blocks", heads=heads)[0], HEAD_RATES) for heads in HEADS]
     constant: Cells = []
     for student in ("dense", "diagonal", "lru"):
         sizes, _ = cell(student)
