@@ -93,8 +93,10 @@ def measure(
         raise ValueError("inputs: expected finite numbers, got NaN or infinity")
     draw = Generator().manual_seed(_seed(generator))
     whole = model.whole if isinstance(model, Submodule) else model
-    # cuDNN has no backward pass in eval mode.
-    with eval_mode(model, whole), ops.eagerly(), torch.backends.cudnn.flags(enabled=False):
+    # cuDNN has no backward pass in eval mode, and torch none of what was made in inference mode.
+    unrecorded = torch.inference_mode(False), torch.backends.cudnn.flags(enabled=False)
+    with unrecorded[0], unrecorded[1], eval_mode(model, whole), ops.eagerly():
+        inputs, initial_state = _recordable(inputs), _recordable(initial_state)
         with torch.no_grad():
             trajectory = trajectory_of(model, inputs, initial_state)
             if trajectory.time_steps < 1 or trajectory.batch < 1:
@@ -117,6 +119,13 @@ def measure(
             memories.append(memory)
     findings = verdict(layers, [run for _, run in runs], groups, memories)
     return MemoryReport(layers, findings, len(index), num_steps)
+
+
+def _recordable(value: Any) -> Any:
+    """Tensors that autograd can record."""
+    if isinstance(value, Tensor):
+        return value.clone() if value.is_inference() else value
+    return type(value)(map(_recordable, value)) if isinstance(value, tuple | list) else value
 
 
 def _seed(generator: Generator | None) -> int:
