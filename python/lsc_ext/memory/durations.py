@@ -100,7 +100,8 @@ def reference_of(run: LayerRun, durations: Durations, power: float) -> Reference
 
     None where what it is fed is not finite.
     """
-    lags, steps = lags_of(run.fed), len(run.fed)
+    lags = lags_of(run.fed if run.diagonal is None else run.diagonal.features)
+    steps = len(run.fed)
     if lags is None:
         return None
     # No memory is seen to be longer than the data.

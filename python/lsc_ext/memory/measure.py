@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,11 +20,14 @@ from torch import Generator, Tensor
 from lsc_ext import ops
 from lsc_ext.memory.durations import (
     ClosedForm,
+    Durations,
+    Reference,
     diagonal_closed_form,
     durations_of,
     gated_closed_form,
     reference_of,
 )
+from lsc_ext.memory.gradients import Loss, gradient_moments
 from lsc_ext.memory.groups import Group, groups_of, paths_in
 from lsc_ext.memory.report import GroupMeasure, LayerMemory, MemoryReport
 from lsc_ext.memory.sensitivity import DiagonalPass, Squares, diagonal_squares, probed_squares, run_diagonal
@@ -33,11 +36,8 @@ from lsc_ext.nn.arguments import check_int
 from lsc_ext.operator import eval_mode
 from lsc_ext.radii import RadiusReport, radii
 from lsc_ext.rerun import LayerRun
-from lsc_ext.sequential import output_of
 from lsc_ext.submodule import Submodule
 from lsc_ext.trajectory import Trajectory, trajectory_of
-
-Loss = Callable[[Tensor], Tensor]
 
 
 @ops.uncompiled
@@ -93,8 +93,10 @@ def measure(
         raise ValueError("inputs: expected finite numbers, got NaN or infinity")
     draw = Generator().manual_seed(_seed(generator))
     whole = model.whole if isinstance(model, Submodule) else model
-    # cuDNN has no backward pass in eval mode.
-    with eval_mode(model, whole), ops.eagerly(), torch.backends.cudnn.flags(enabled=False):
+    # cuDNN has no backward pass in eval mode, and torch none of what was made in inference mode.
+    unrecorded = torch.inference_mode(False), torch.backends.cudnn.flags(enabled=False)
+    with unrecorded[0], unrecorded[1], eval_mode(model, whole), ops.eagerly():
+        inputs, initial_state = _recordable(inputs), _recordable(initial_state)
         with torch.no_grad():
             trajectory = trajectory_of(model, inputs, initial_state)
             if trajectory.time_steps < 1 or trajectory.batch < 1:
@@ -109,7 +111,7 @@ def measure(
             by_layer = _radii_by_layer(model, inputs, initial_state, runs, max_points, radius_report, draw)
         paths = paths_in(model.target if isinstance(model, Submodule) else whole)
         groups = [groups_of(trajectory.weights_of(k), paths) for k, _ in runs]
-        gradients = _gradient_moments(whole, inputs, initial_state, loss, groups, draw)
+        gradients = gradient_moments(whole, inputs, initial_state, loss, groups, draw)
         layers, memories = [], []
         for (k, run), own in zip(runs, groups, strict=True):
             layer, memory = _layer(k, run, own, by_layer.get(k), gradients, num_probes, num_steps, draw)
@@ -117,6 +119,13 @@ def measure(
             memories.append(memory)
     findings = verdict(layers, [run for _, run in runs], groups, memories)
     return MemoryReport(layers, findings, len(index), num_steps)
+
+
+def _recordable(value: Any) -> Any:
+    """Tensors that autograd can record."""
+    if isinstance(value, Tensor):
+        return value.clone() if value.is_inference() else value
+    return type(value)(map(_recordable, value)) if isinstance(value, tuple | list) else value
 
 
 def _seed(generator: Generator | None) -> int:
@@ -150,43 +159,6 @@ def _radii_by_layer(
     return {layer: radius.detach().flatten() for layer, radius in rows}
 
 
-def _gradient_moments(
-    model: Any,
-    inputs: Tensor,
-    initial_state: Any,
-    loss: Loss | None,
-    groups: Sequence[Sequence[Group]],
-    generator: Generator,
-) -> dict[str, float]:
-    """Mean square of the entries of the loss's gradient, by group; without those that it does not depend on."""
-    tensors = list({id(group.tensor): group.tensor for own in groups for group in own}.values())
-    if not tensors:
-        return {}
-    state = () if initial_state is None else (initial_state,)
-    with torch.enable_grad():
-        output = output_of(model, inputs, *state)
-        if loss is not None:
-            value = loss(output)
-            if not isinstance(value, Tensor) or value.numel() != 1:
-                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__qualname__
-                raise ValueError(f"loss: expected one number as a tensor, got {got}")
-        elif not isinstance(output, Tensor) or not output.requires_grad:
-            return {}
-        else:
-            target = torch.randn(output.shape, generator=generator, dtype=torch.float64)
-            value = (output - target.to(output)).square().mean() / 2
-        if not value.requires_grad:
-            return {}
-        found = torch.autograd.grad(value.reshape(()), tensors, allow_unused=True)
-    by_tensor = {id(tensor): gradient for tensor, gradient in zip(tensors, found, strict=True)}
-    moments = {}
-    for group in (group for own in groups for group in own):
-        gradient = by_tensor[id(group.tensor)]
-        if gradient is not None:
-            moments[group.name] = float(group.part(gradient).abs().double().square().sum()) / max(1, group.count)
-    return moments
-
-
 def _layer(
     layer: int,
     run: LayerRun,
@@ -196,7 +168,7 @@ def _layer(
     num_probes: int,
     num_steps: int,
     generator: Generator,
-) -> tuple[LayerMemory, Any]:
+) -> tuple[LayerMemory, Durations | None]:
     passed = None
     squares: dict[str, Squares] = {}
     if run.diagonal is not None:
@@ -266,7 +238,7 @@ def _measures(
     groups: Sequence[Group],
     squares: dict[str, Squares],
     settled: set[str],
-    reference: Any,
+    reference: Reference | None,
     gradients: dict[str, float],
 ) -> list[GroupMeasure]:
     each = {group.name: squares[group.name].mean / max(1, group.count) for group in groups if group.name in squares}

@@ -51,11 +51,13 @@ class GroupMeasure:
 
     @property
     def excess(self) -> float | None:
-        """``per_parameter`` by the reference."""
-        if self.per_parameter is None or self.reference is None:
+        """``per_parameter`` by the reference; infinite where the state's derivative is no finite number."""
+        if self.per_parameter is None:
             return None
         if not math.isfinite(self.per_parameter):
             return math.inf
+        if self.reference is None:
+            return None
         if self.reference > 0:
             return self.per_parameter / self.reference
         return math.inf if self.per_parameter > 0 else 0.0

@@ -13,7 +13,7 @@ d lambda, g_i what the recurrence makes of feature i alone, T steps, B sequences
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,7 +25,7 @@ from lsc_ext.rerun import Diagonal, LayerRun
 
 #: Steps whose features are added up by one matrix product.
 _CHUNK = 256
-#: How far two draws of signs may differ where the signs should not matter, in square roots of the precision.
+#: How far gradients may differ where signs should not matter, in square roots of the precision.
 _SAME = 4.0
 
 
@@ -146,7 +146,7 @@ def _squares(
             h = states(number).unbind(0)
         if not h[0].requires_grad:
             return {}
-        if number == 0 and parts is not None and not _alone(h[-1], tensors, parts, generator):
+        if number == 0 and parts is not None and not _alone(h[-1], tensors, parts):
             parts = None
         probes, exact = _probes(parts, num_probes, generator, h[0])
         sums: dict[str, list[float]] = {}
@@ -179,28 +179,35 @@ def _probes(parts: int | None, count: int, generator: Generator, like: Tensor) -
     """Probes like a state [n], and whether the sum of their squares is the norm itself instead of their mean."""
     size = len(like)
     if parts is not None:
-        return list(_by_part(_signs(size, generator, like), parts)), True
+        return _by_part(torch.ones_like(like), parts), True
     if size <= count:
         return list(torch.eye(size, dtype=like.dtype, device=like.device)), True
     return [_signs(size, generator, like) for _ in range(count)], False
 
 
-def _by_part(signs: Tensor, parts: int) -> Iterator[Tensor]:
-    """One probe for each of a unit's numbers, zero elsewhere."""
-    for part, own in enumerate(signs.chunk(parts)):
-        probe = torch.zeros_like(signs)
-        probe.chunk(parts)[part].copy_(own)
-        yield probe
+def _by_part(signs: Tensor, parts: int) -> list[Tensor]:
+    """Signs [n] for one of a unit's numbers at a time, zero for the others."""
+    return list(torch.block_diag(*signs.view(parts, 1, -1)))
 
 
-def _alone(h: Tensor, tensors: Sequence[Tensor], parts: int, generator: Generator) -> bool:
-    """Whether each parameter moves one unit, so that no sign matters; a parametrisation may mix units."""
-    draws = [[_pull(h, tensors, probe) for probe in _by_part(_signs(len(h), generator, h), parts)] for _ in range(2)]
-    for one, other in zip(*draws, strict=True):
-        for a, b in zip(one, other, strict=True):
-            if a is None or b is None:
-                continue
-            error = float((a.abs() - b.abs()).abs().max()) if a.numel() else 0.0
-            if error > _SAME * torch.finfo(a.dtype).eps ** 0.5 * float(a.abs().max()):
+def _alone(h: Tensor, tensors: Sequence[Tensor], parts: int) -> bool:
+    """Whether each parameter moves one unit, so that no sign matters; a parametrisation may mix units.
+
+    Signs are those of the binary digits of a unit's number: two units differ in one of them at least.
+    """
+    units = torch.arange(len(h) // parts)
+    plain = [_pull(h, tensors, probe) for probe in _by_part(torch.ones_like(h), parts)]
+    for digit in range(int(units[-1]).bit_length()):
+        signs = (1 - 2 * (units >> digit & 1)).repeat(parts).to(h)
+        for one, probe in zip(plain, _by_part(signs, parts), strict=True):
+            if not all(map(_same, one, _pull(h, tensors, probe))):
                 return False
     return True
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two gradients differ in signs alone."""
+    if one is None or other is None or one.numel() == 0:
+        return True
+    tolerance = _SAME * torch.finfo(one.dtype).eps ** 0.5
+    return not bool((one.abs() - other.abs()).abs().max() > tolerance * one.abs().max())

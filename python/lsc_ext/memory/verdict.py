@@ -63,7 +63,7 @@ def verdict(
 def remedy_of(run: LayerRun, group: Group, groups: Sequence[Group], durations: Durations | None, steps: int) -> str:
     """What in :mod:`lsc_ext.memory` mends a group's hypersensitivity."""
     if run.kind == "lstm":
-        return f"weigh what comes in by what is forgotten: lsc.memory.chrono_initialize(layer, {steps})"
+        return f"weigh what comes in by what is forgotten: lsc.memory.chrono_initialize(layer, {max(steps, 2)})"
     if run.kind in ("gru", "min_gru"):
         return _GATED
     if run.kind == "step":
@@ -81,7 +81,7 @@ def remedy_of(run: LayerRun, group: Group, groups: Sequence[Group], durations: D
 def _for_diagonal(run: LayerRun, group: Group, groups: Sequence[Group], durations: Durations, steps: int) -> str:
     bare = group.weight.name.rpartition("_l")[0]
     raw = bare in ("lambda", "recurrent_weight") and not group.original
-    normalize = _normalization(run, groups)
+    normalize = _normalization(run, groups, group.role if group.role == "bias" else "input")
     if raw and not bool((durations.eigenvalues.abs() < 1).all()):
         return f"shrink the moduli of {group.weight.name} below 1, then measure again"
     if raw:
@@ -91,9 +91,9 @@ def _for_diagonal(run: LayerRun, group: Group, groups: Sequence[Group], duration
         calls += [normalize] if normalize else []
         if calls:
             return f"{', then '.join(calls)}: of white noise that leaves {left:.2g} times"
-    if bare == "theta_log" or group.original == "original1":
-        return _phases(durations, steps)
-    return normalize or _phases(durations, steps)
+    if normalize and bare != "theta_log" and group.original != "original1":
+        return normalize
+    return _phases(durations, steps) if durations.eigenvalues.is_complex() else "start from shorter memories"
 
 
 def _phases(durations: Durations, steps: int) -> str:
@@ -102,9 +102,9 @@ def _phases(durations: Durations, steps: int) -> str:
     return f"start from phases below {limit:.2g}: what is left grows as theta^2 tau^2 under any parametrisation here"
 
 
-def _normalization(run: LayerRun, groups: Sequence[Group]) -> str:
-    """The call that normalises the input weights; "" where they are already."""
-    weight = next((g.weight for g in groups if g.weight.role == "input"), None)
+def _normalization(run: LayerRun, groups: Sequence[Group], role: str) -> str:
+    """The call that normalises the input weights, or the biases; "" where they are already."""
+    weight = next((g.weight for g in groups if g.weight.role == role), None)
     if weight is None or any(g.weight is weight and g.original for g in groups):
         return ""
     end = weight.name.rpartition("_l")[2]
