@@ -20,7 +20,7 @@ from lsc_ext.experiments.identification.summary import best, cells, findings, la
 from lsc_ext.experiments.identification.table import identification_document, shown
 from lsc_ext.experiments.identification.teacher import draw_teacher, with_eigenvalues
 from lsc_ext.experiments.results import read_results, write_results
-from lsc_ext.memory import teacher_student_loss
+from lsc_ext.memory import PopulationLoss, teacher_student_loss
 from lsc_ext.memory.adam import effective_learning_rates, probe_rate, scale_rate
 
 F64 = torch.float64
@@ -153,11 +153,19 @@ def test_training_that_diverges_is_a_result():
     assert all(math.isfinite(loss) for _, loss in found["curve"])
 
 
-def test_a_run_uses_one_thread_and_gives_the_others_back():
-    threads = torch.get_num_threads()
+def test_a_run_uses_one_thread_and_gives_the_others_back(monkeypatch):
+    threads, used = torch.get_num_threads(), []
+    complete = PopulationLoss.__call__
+
+    def counted(self, student):
+        used.append(torch.get_num_threads())
+        return complete(self, student)
+
+    monkeypatch.setattr(PopulationLoss, "__call__", counted)
     torch.set_num_threads(2)
     try:
         identify(replace(RUN, iterations=1))
+        assert used == [1]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -317,8 +325,9 @@ def test_the_command_writes_tables_and_a_picture(tmp_path, monkeypatch, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["ablation"]["runs"] == 16
     page.write_text("no markers")
+    monkeypatch.setattr(runner, "compute", lambda run, data: pytest.fail("computed before the page was looked at"))
     with pytest.raises(ValueError, match="page: expected <!-- identification -->"):
-        run_experiments(["adam"], Options(folder=tmp_path, seeds=(0,), tables=True, page=page), quiet)
+        run_experiments(["long_memory"], Options(folder=tmp_path, seeds=(0,), page=page), quiet)
 
 
 def test_groups_stand_for_the_experiments_of_a_paper():

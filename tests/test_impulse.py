@@ -67,20 +67,25 @@ def test_a_change_of_the_matrices_moves_the_response_along_its_derivative(size):
     assert_close("change", push_impulse(given, changes, steps), expected, TOLERANCES[F64].forward)
 
 
-def test_the_kernels_write_all_they_should_and_nothing_else():
-    K, m, I, O, T = 3, 3, 2, 2, 6
+@pytest.mark.parametrize(("K", "m"), [(3, 3), (1, 5), (2, 9), (33, 2), (1, 1)])
+def test_the_kernels_write_all_they_should_and_nothing_else(K, m):
+    I, O, T = 2, 2, 6
     A, B, C = matrices(K, m, I, O)
     sizes = [T, K, m, I, O]
-    states = torch.full((_C.impulse_states_size("float64", sizes),), torch.nan, dtype=F64)
-    response = torch.full((T * O * I + 2,), torch.nan, dtype=F64)
-    inner = response[1:-1]
-    _C.impulse_response("float64", sizes, *map(ops.buffer, (A, B, C, states, inner)), 2)
-    assert_close("response", inner.view(T, O, I), by_powers(A, B, C, T), TOLERANCES[F64].forward)
-    assert response[[0, -1]].isnan().all()
-    assert states.isfinite().all()
-    gradients = [torch.full_like(z, torch.nan) for z in (A, B, C)]
-    _C.impulse_pull("float64", sizes, *map(ops.buffer, (A, C, inner.clone(), states, *gradients)), 2)
-    assert all(z.isfinite().all() for z in gradients)
+
+    def guarded(count):
+        memory = torch.full((count + 2,), torch.nan, dtype=F64)
+        return memory, memory[1:-1]
+
+    counts = [_C.impulse_states_size("float64", sizes), T * O * I, T * O * I, A.numel(), B.numel(), C.numel()]
+    whole, (states, response, change, *gradients) = zip(*map(guarded, counts), strict=True)
+    _C.impulse_response("float64", sizes, *map(ops.buffer, (A, B, C, states, response)), 2)
+    assert_close("response", response.view(T, O, I), by_powers(A, B, C, T), TOLERANCES[F64].forward)
+    _C.impulse_push("float64", sizes, *map(ops.buffer, (A, C, A, B, C, states, change)), 2)
+    _C.impulse_pull("float64", sizes, *map(ops.buffer, (A, C, response.clone(), states, *gradients)), 2)
+    for memory in whole:
+        assert memory[[0, -1]].isnan().all()
+        assert memory[1:-1].isfinite().all()
 
 
 @pytest.mark.parametrize("call", ["impulse_response", "impulse_pull", "impulse_push"])
@@ -106,7 +111,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(call):
 
 def test_derivatives_of_every_order_and_kind():
     given = [z.requires_grad_() for z in matrices(2, 2, 1, 2)]
-    assert torch.autograd.gradcheck(lambda *z: impulse_response(*z, 4), given, check_batched_grad=False)
+    assert torch.autograd.gradcheck(lambda *z: impulse_response(*z, 4), given, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(lambda *z: impulse_response(*z, 4), given)
     third = torch.func.jacfwd(lambda A: impulse_response(A, *given[1:], 4))(given[0].detach())
     wanted = torch.autograd.functional.jacobian(lambda A: by_powers(A, *given[1:], 4), given[0].detach())
@@ -128,7 +133,69 @@ def test_strided_and_expanded_matrices():
     expected = by_powers(A, B, torch.ones(1, 6, dtype=F64), 8)
     response = impulse_response(*found, 8)
     assert_close("response", response.detach(), expected, TOLERANCES[F64].forward)
-    assert all(z.isfinite().all() for z in torch.autograd.grad(response.sum(), found))
+    again = [z.detach().clone().requires_grad_() for z in found]
+    slopes = torch.autograd.grad(response.sum(), found), torch.autograd.grad(by_powers(*again, 8).sum(), again)
+    for one, other in zip(*slopes, strict=True):
+        assert_close("gradient", one, other, TOLERANCES[F64].forward)
+
+
+@pytest.mark.parametrize("tie", [lambda B: B.mT, lambda B: 2 * B.mT, lambda B: B])
+def test_matrices_that_depend_on_each_other_have_second_derivatives(tie):
+    """B counts once as itself and once through C, in derivatives of derivatives too."""
+    A, B, _ = matrices(1, 1, 1, 1) if tie(torch.ones(2, 1)).shape == (2, 1) else matrices(1, 3, 1, 1)
+    W, target = torch.linspace(1, 0.1, 6, dtype=F64), torch.randn(6, 1, 1, dtype=F64)
+    D = torch.zeros(1, 1, dtype=F64)
+
+    def compiled(B):
+        return impulse_mismatch(A, B, tie(B), D, target, lambda e: W.view(-1, 1, 1) * e)
+
+    def plain(B):
+        error = by_powers(A, B, tie(B), 6) - target
+        return (W.view(-1, 1, 1) * error.square()).sum() / 2
+
+    for of in (compiled, lambda B: (impulse_response(A, B, tie(B), 6) ** 2).sum()):
+        expected = plain if of is compiled else lambda B: (by_powers(A, B, tie(B), 6) ** 2).sum()
+        for found, wanted in (
+            (torch.autograd.functional.jacobian(of, B), torch.autograd.functional.jacobian(expected, B)),
+            (torch.autograd.functional.hessian(of, B), torch.autograd.functional.hessian(expected, B)),
+        ):
+            assert_close("derivative", found, wanted, TOLERANCES[F64].forward)
+
+
+@pytest.mark.parametrize("turned", range(4))
+def test_numbers_whose_sign_is_put_off_are_read_with_it(turned):
+    given = list(matrices(1, 3, 1, 1))
+    slope = torch.randn(5, 1, 1, dtype=F64)
+    exact = [z.clone().requires_grad_() for z in given]
+    if turned < 3:
+        exact[turned] = (-given[turned]).requires_grad_()
+        given[turned] = torch._neg_view(given[turned])
+    given = [z.requires_grad_() for z in given]
+    slopes = (torch._neg_view(slope), -slope) if turned == 3 else (slope, slope)
+    found, expected = impulse_response(*given, 5), by_powers(*exact, 5)
+    assert_close("response", found.detach(), expected.detach(), TOLERANCES[F64].forward)
+    for one, other in zip(
+        torch.autograd.grad(found, given, slopes[0]), torch.autograd.grad(expected, exact, slopes[1]), strict=True
+    ):
+        assert_close("gradient", one, other, TOLERANCES[F64].forward)
+    changes = matrices(1, 3, 1, 1, seed=5)
+    pushed = push_impulse(tuple(z.detach() for z in given), changes, 5)
+    wanted = torch.func.jvp(lambda *z: by_powers(*z, 5), tuple(z.detach() for z in exact), changes)[1]
+    assert_close("change", pushed, wanted, TOLERANCES[F64].forward)
+
+
+def test_some_matrices_need_no_gradient_and_a_graph_may_stay():
+    A, B, C = matrices(2, 3, 1, 1)
+    B.requires_grad_()
+    response = impulse_response(A, B, C, 5)
+    first = torch.autograd.grad(response.sum(), B, retain_graph=True)[0]
+    assert torch.equal(first, torch.autograd.grad(response.sum(), B)[0])
+    D, target = torch.zeros(1, 1, dtype=F64), torch.zeros(5, 1, 1, dtype=F64)
+    loss = impulse_mismatch(A, B, C, D, target, lambda e: e)
+    first = torch.autograd.grad(loss, B, retain_graph=True)[0]
+    assert torch.equal(first, torch.autograd.grad(loss, B)[0])
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(loss, B)
 
 
 @pytest.mark.parametrize("coloured", [False, True])

@@ -189,3 +189,41 @@ def test_alignment_and_participation_of_known_matrices():
     batch = torch.stack((torch.ones(3, 3), torch.eye(3) + 1))
     assert memory.axis_alignment(batch).tolist() == pytest.approx([3, 2])
     assert memory.participation_ratio(batch, 1).shape == (2, 1)
+
+
+def test_a_layer_as_teacher_may_be_trained_against_and_be_trained_itself():
+    torch.manual_seed(0)
+    teacher, student = (lsc.nn.LRU(1, 1, state_size=3, dtype=F64) for _ in range(2))
+    loss = memory.PopulationLoss(teacher, horizon=20)
+    for _ in range(2):
+        loss(student).backward()
+    found = [torch.autograd.grad(loss(student), [*teacher.parameters()]) for _ in range(2)]
+    expected = torch.autograd.grad(memory.teacher_student_loss(teacher, student, horizon=20), [*teacher.parameters()])
+    for one, other, wanted in zip(*found, expected, strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, wanted)
+    with torch.no_grad():
+        teacher.C_l0 += 1
+    assert float(loss(student).detach()) == pytest.approx(
+        float(memory.teacher_student_loss(student, teacher, horizon=20).detach())
+    )
+
+
+def test_layers_of_float32_are_read_in_float64_on_both_sides():
+    torch.manual_seed(0)
+    layer = lsc.nn.LRU(1, 2, state_size=4, min_modulus=0.999, max_modulus=0.9999)
+    assert float(memory.teacher_student_loss(layer, layer, horizon=500).detach()) == 0
+
+
+def test_views_of_complex_numbers_are_read_as_they_are():
+    lam, B = torch.tensor([0.5 + 0.3j], dtype=C128), torch.tensor([[1 + 2j]], dtype=C128)
+    plain = memory.impulse_response(memory.DiagonalSystem(lam, B.conj().resolve_conj(), B), 4)
+    assert torch.equal(memory.impulse_response(memory.DiagonalSystem(lam, B.conj(), B), 4), plain)
+    one = torch.ones(1, dtype=F64)
+    found = memory.impulse_response(memory.DenseSystem(lam.view(1, 1).conj().imag, one, one), 3)
+    assert found.flatten().tolist() == pytest.approx([1, -0.3, 0.09])
+
+
+def test_a_network_without_outputs_has_a_hessian_of_zeros():
+    system = memory.DenseSystem(torch.rand(2, 2, dtype=F64), torch.ones(2, 1, dtype=F64), torch.ones(0, 2, dtype=F64))
+    assert memory.hessian(system, horizon=4).eq(0).all()

@@ -206,7 +206,12 @@ def _parser() -> argparse.ArgumentParser:
     experiments.add_argument("--images", choices=IMAGES, default=Options.images, help="5,000 of MNIST, or its files")
     experiments.add_argument("--text", choices=sorted(TEXTS), default=Options.text, help="for the language model")
     experiments.add_argument("--data", type=Path, default=None, help="folder with files of MNIST, CIFAR, SHD, PTB")
-    experiments.add_argument("--page", type=Path, default=None, help="page whose tables are replaced")
+    experiments.add_argument(
+        "--page",
+        type=Path,
+        default=None,
+        help="page whose tables are replaced",
+    )
     experiments.add_argument(
         "--tables", action="store_true", help="run nothing, write tables and picture of what is there"
     )

@@ -8,13 +8,14 @@ Letters: K blocks of m states, n = K m, I inputs, O outputs, T steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lsc_ext import backends, ops
+from lsc_ext.scan import memory_of
 
 _DTYPES = (torch.float32, torch.float64)
 
@@ -63,11 +64,13 @@ def impulse_mismatch(
     Raises:
         As :func:`impulse_response`; also ValueError for D or a target of another shape.
     """
-    steps, shape = len(target), (C.shape[0], B.shape[1])
-    _check(A, B, C, steps)
-    if D.shape != shape or target.shape[1:] != shape:
-        raise ValueError(f"D, target: expected {shape} and (T, *{shape}), got {tuple(D.shape)}, {tuple(target.shape)}")
-    if target.requires_grad or torch._C._are_functorch_transforms_active() or not _is_compiled_for(A):
+    _check(A, B, C, 1)
+    shape = (C.shape[0], B.shape[1])
+    if D.shape != shape:
+        raise ValueError(f"D: expected shape {shape}, got {tuple(D.shape)}")
+    if target.dim() != 3 or target.shape[1:] != shape or len(target) < 1:
+        raise ValueError(f"target: expected shape (T, {shape[0]}, {shape[1]}), T at least 1, got {tuple(target.shape)}")
+    if torch._C._are_functorch_transforms_active() or not _is_compiled_for(A):
         return _mismatch_by_doubling(A, B, C, D, target, weigh)
     found: Tensor = _Mismatch.apply(A, B, C, D, target, weigh)  # type: ignore[no-untyped-call]
     return found
@@ -79,16 +82,16 @@ def push_impulse(matrices: tuple[Tensor, Tensor, Tensor], changes: tuple[Tensor,
     Raises:
         As :func:`impulse_response`, of either.
     """
-    for tensors in (matrices, changes):
-        _check(*tensors, steps)
-    for name, value, change in zip("ABC", matrices, changes, strict=True):
+    _check(*matrices, steps, "matrices: ")
+    _check(*changes, steps, "changes: ")
+    for letter, value, change in zip("ABC", matrices, changes, strict=True):
         if change.shape != value.shape:
-            raise ValueError(f"changes: expected {name} of shape {tuple(value.shape)}, got {tuple(change.shape)}")
+            raise ValueError(f"changes: {letter}: expected shape {tuple(value.shape)}, got {tuple(change.shape)}")
     if not _is_compiled_for(matrices[0]):
         found: Tensor = torch.func.jvp(lambda A, B, C: _by_doubling(A, B, C, steps), matrices, changes)[1]
         return found
-    A, B, C = (z.detach().contiguous() for z in matrices)
-    moved = [z.detach().to(A).contiguous() for z in changes]
+    A, B, C = (memory_of(z.detach()) for z in matrices)
+    moved = [memory_of(z.detach().to(A)) for z in changes]
     _, states = _compiled(A, B, C, steps)
     change = A.new_empty(steps, C.shape[0], B.shape[1])
     _call("impulse_push", A, B, C, steps, (A, C, *moved, states, change))
@@ -99,23 +102,26 @@ def _is_compiled_for(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and backends.backend_of(tensor).name == "cpu"
 
 
-def _check(A: Tensor, B: Tensor, C: Tensor, steps: int) -> None:
-    if A.dim() != 3 or A.shape[1] != A.shape[2] or A.numel() == 0:
-        raise ValueError(f"A: expected shape (K, m, m) with K and m of at least 1, got {tuple(A.shape)}")
-    n = A.shape[0] * A.shape[1]
-    if B.dim() != 2 or B.shape[0] != n:
-        raise ValueError(f"B: expected shape ({n}, I), got {tuple(B.shape)}")
-    if C.dim() != 2 or C.shape[1] != n:
-        raise ValueError(f"C: expected shape (O, {n}), got {tuple(C.shape)}")
+def _check(A: Tensor, B: Tensor, C: Tensor, steps: int, name: str = "") -> None:
+    """``name`` is that of the argument that the tensors are members of."""
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise TypeError(f"steps: expected an int, got {type(steps).__name__}")
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
+    if A.dim() != 3 or A.shape[1] != A.shape[2] or A.numel() == 0:
+        raise ValueError(f"{name}A: expected shape (K, m, m) with K and m of at least 1, got {tuple(A.shape)}")
+    n = A.shape[0] * A.shape[1]
+    if B.dim() != 2 or B.shape[0] != n:
+        raise ValueError(f"{name}B: expected shape ({n}, I), got {tuple(B.shape)}")
+    if C.dim() != 2 or C.shape[1] != n:
+        raise ValueError(f"{name}C: expected shape (O, {n}), got {tuple(C.shape)}")
     if A.dtype not in _DTYPES:
-        raise TypeError(f"A: expected float32 or float64, got {A.dtype}")
-    for name, tensor in (("B", B), ("C", C)):
+        raise TypeError(f"{name}A: expected float32 or float64, got {A.dtype}")
+    for letter, tensor in (("B", B), ("C", C)):
         if tensor.dtype != A.dtype:
-            raise TypeError(f"{name}: expected {A.dtype} as A has, got {tensor.dtype}")
+            raise TypeError(f"{name}{letter}: expected {A.dtype} as A has, got {tensor.dtype}")
         if tensor.device != A.device:
-            raise RuntimeError(f"{name}: expected a tensor on {A.device} as A is, got {tensor.device}")
+            raise RuntimeError(f"{name}{letter}: expected a tensor on {A.device} as A is, got {tensor.device}")
 
 
 def _by_doubling(A: Tensor, B: Tensor, C: Tensor, steps: int) -> Tensor:
@@ -153,7 +159,7 @@ def _compiled(A: Tensor, B: Tensor, C: Tensor, steps: int) -> tuple[Tensor, Tens
 class _Response(torch.autograd.Function):
     @staticmethod
     def forward(A: Tensor, B: Tensor, C: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        return _compiled(A.contiguous(), B.contiguous(), C.contiguous(), steps)
+        return _compiled(memory_of(A), memory_of(B), memory_of(C), steps)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -164,12 +170,12 @@ class _Response(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         A, B, C, states = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody will differentiate the derivative
-            response = _by_doubling(A, B, C, ctx.steps)
-            return *_gradients(response, (A, B, C), slopes[0], ctx.needs_input_grad), None
-        A, B, C = (z.contiguous() for z in (A, B, C))
+        if torch.is_grad_enabled() or ops.is_batched(*slopes):
+            found = _in_torch(lambda A, B, C: _by_doubling(A, B, C, ctx.steps), (A, B, C), slopes[0])
+            return *found, None
+        A, B, C = memory_of(A), memory_of(B), memory_of(C)
         gradients = torch.empty_like(A), torch.empty_like(B), torch.empty_like(C)
-        _call("impulse_pull", A, B, C, ctx.steps, (A, C, slopes[0].contiguous(), states, *gradients))
+        _call("impulse_pull", A, B, C, ctx.steps, (A, C, memory_of(slopes[0]), states, *gradients))
         return *gradients, None
 
 
@@ -178,25 +184,30 @@ class _Mismatch(torch.autograd.Function):
     def forward(
         ctx: Any, A: Tensor, B: Tensor, C: Tensor, D: Tensor, target: Tensor, weigh: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        a, b, c = A.contiguous(), B.contiguous(), C.contiguous()
+        a, b, c = memory_of(A), memory_of(B), memory_of(C)
         error, states = _compiled(a, b, c, len(target))
         error -= target
         error[0] += D
-        slope = weigh(error).contiguous()
+        slope = memory_of(weigh(error))
         ctx.weigh = weigh
         ctx.save_for_backward(A, B, C, D, target)
         if any(ctx.needs_input_grad):
-            ctx.gradients = torch.empty_like(a), torch.empty_like(b), torch.empty_like(c), slope[0].clone()
-            _call("impulse_pull", a, b, c, len(target), (a, c, slope, states, *ctx.gradients[:3]))
+            by_target = -slope if ctx.needs_input_grad[4] else None
+            gradients = torch.empty_like(a), torch.empty_like(b), torch.empty_like(c)
+            _call("impulse_pull", a, b, c, len(target), (a, c, slope, states, *gradients))
+            ctx.gradients = (*gradients, slope[0].clone(), by_target)
         return torch.dot(error.flatten(), slope.flatten()) / 2
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            A, B, C, D, target = ctx.saved_tensors
-            loss = _mismatch_by_doubling(A, B, C, D, target, ctx.weigh)
-            return *_gradients(loss, (A, B, C, D), upstream[0], ctx.needs_input_grad), None, None
-        return *(gradient * upstream[0] for gradient in ctx.gradients), None, None
+        tensors = ctx.saved_tensors
+        if torch.is_grad_enabled() or ops.is_batched(*upstream):
+            weigh = ctx.weigh
+            found = _in_torch(
+                lambda A, B, C, D, target: _mismatch_by_doubling(A, B, C, D, target, weigh), tensors, upstream[0]
+            )
+            return *found, None
+        return *(None if gradient is None else gradient * upstream[0] for gradient in ctx.gradients), None
 
 
 def _mismatch_by_doubling(
@@ -207,10 +218,12 @@ def _mismatch_by_doubling(
     return (error * weigh(error)).sum() / 2
 
 
-def _gradients(
-    value: Tensor, matrices: tuple[Tensor, ...], slope: Tensor, needed: tuple[bool, ...]
-) -> Iterator[Tensor | None]:
-    """Those of the matrices that need one, differentiable."""
-    wanted = [z for z, want in zip(matrices, needed, strict=False) if want]
-    found = iter(torch.autograd.grad(value, wanted, slope, create_graph=True, materialize_grads=True))
-    return (next(found) if want else None for _, want in zip(matrices, needed, strict=False))
+def _in_torch(function: Callable[..., Tensor], given: Sequence[Tensor], slope: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of ``function`` by plain torch, which can be differentiated again, or are of a batch of slopes.
+
+    By views of what is given: of tensors that depend on each other each gets its own part alone.
+    """
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        own = [z.view_as(z) if z.requires_grad else z.detach().requires_grad_() for z in given]
+        return torch.autograd.grad(function(*own), own, slope, create_graph=create_graph, materialize_grads=True)

@@ -19,6 +19,7 @@ from lsc_ext.experiments.results import AnyRun, Result, is_done, read_results, r
 from lsc_ext.experiments.runner import Progress, Say, execute
 from lsc_ext.experiments.statistics import shares
 from lsc_ext.experiments.table import ARM_NAMES, document, write_page
+from lsc_ext.experiments.table import MARKER as STABILITY_MARKER
 from lsc_ext.experiments.text import TEXTS
 from lsc_ext.files import write_whole
 
@@ -137,6 +138,10 @@ def run_experiments(names: Sequence[str], options: Options, say: Say = print) ->
     import matplotlib  # noqa: F401, a missing package is worth knowing before the work, not after
 
     wanted = chosen(names)
+    parts = [part for part in (EXPERIMENTS, IDENTIFICATIONS) if any(name in part for name in wanted)]
+    if options.page is not None:
+        for part in parts:  # a page without markers is worth knowing before the work, too
+            between_markers(options.page.read_text(), "", _MARKERS[part is IDENTIFICATIONS])
     workers = options.workers or os.cpu_count() or 1
     done: dict[str, Progress] = {}
     for name in wanted:
@@ -152,6 +157,9 @@ def run_experiments(names: Sequence[str], options: Options, say: Say = print) ->
     outcome.files = [file for file in outcome.files if file.exists()]
     outcome.report["files"] = [str(file) for file in outcome.files]
     return outcome
+
+
+_MARKERS = (STABILITY_MARKER, MARKER)
 
 
 def _counted(options: Options, names: Sequence[str]) -> dict[str, dict[str, Result]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lsc_ext.experiments.grid import Run
 from lsc_ext.experiments.identification.grid import IDENTIFICATIONS, Identification
@@ -13,7 +13,6 @@ from lsc_ext.files import write_whole
 
 Result = dict[str, Any]
 AnyRun = Run | Identification
-AnyRunT = TypeVar("AnyRunT", Run, Identification)
 
 
 def results_file(folder: Path, experiment: str) -> Path:
@@ -52,8 +51,3 @@ def run_of(config: Mapping[str, Any]) -> AnyRun:
 def is_done(run: AnyRun, results: Mapping[str, Result]) -> bool:
     """Whether there is a result of exactly this configuration."""
     return run.key in results and results[run.key]["config"] == run.config()
-
-
-def planned(runs: Iterable[AnyRunT], results: Mapping[str, Result]) -> list[AnyRunT]:
-    """The runs that have no result yet, in their order."""
-    return [run for run in runs if not is_done(run, results)]

@@ -20,7 +20,7 @@ def effective_learning_rates(optimizer: torch.optim.Optimizer, kind: str = "scal
     """The learning rate of every number that an Adam or AdamW optimizer moves, from what it has seen.
 
     Args:
-        optimizer: of ``torch.optim``, after at least one step; "amsgrad" is not read.
+        optimizer: of ``torch.optim``, after at least one step; "amsgrad", "maximize" and weight decay are not read.
         kind: "scale" for lr / (sqrt(v / (1 - beta2^t)) + eps), what a gradient is multiplied with; "probe" for the
             paper's definition, how far the next step would go were the next gradient 1: lr (beta1 m + 1 - beta1) / (1 -
             beta1^(t+1)) over the root of (beta2 v + 1 - beta2) / (1 - beta2^(t+1)), and eps. Where gradients are large

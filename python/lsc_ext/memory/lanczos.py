@@ -22,8 +22,9 @@ class Eigenpairs:
     Attributes:
         values: [count] float64.
         vectors: [P, count] float64, orthonormal.
-        residuals: |H v - value v| / |largest value|, [count]: the distance of each to some eigenvalue is no more.
-        num_products: that were formed.
+        residuals: |H v - value v| / |largest value|, [count], by products with the vectors found: the distance of each
+            value to some eigenvalue is no more.
+        num_products: that were formed, these among them.
         converged: whether all residuals are within the tolerance. As with every Krylov method, what the start vector
             happens to be orthogonal to is not found, and an eigenvalue of several vectors may be found with one.
     """
@@ -48,7 +49,8 @@ def top_eigenpairs(
     Args:
         product: the matrix, such as :func:`hessian_product` returns.
         count: how many, at most P.
-        num_products: products at most; None for P or 300, the smaller, but at least ``count``.
+        num_products: products at most to build up vectors, ``count`` more check what was found; None for P or 300, the
+            smaller, but at least ``count``.
         tol: relative residual at which an eigenpair counts as found.
         generator: draws one seed for the start vector.
 
@@ -62,6 +64,8 @@ def top_eigenpairs(
     check_int("count", count, 1)
     if count > size:
         raise ValueError(f"count: expected at most {size}, got {count}")
+    if num_products is not None:
+        check_int("num_products", num_products, 1)
     limit = max(count, min(size, 300)) if num_products is None else num_products
     if limit < count:
         raise ValueError(f"num_products: expected at least {count}, got {num_products}")
@@ -100,9 +104,9 @@ def top_eigenpairs(
     chosen = values[order].flip(0)
     vectors = (basis[:used].mT @ small[:, order]).flip(1)
     largest = float(values.abs().max())
-    residuals = beside[-1] * small[-1, order].abs().flip(0) / (largest if largest > 0 else 1.0)
-    residuals = torch.zeros_like(residuals) if used == size else residuals
-    return Eigenpairs(chosen, vectors, residuals, used, bool((residuals <= tol).all()))
+    images = torch.stack([product(v) for v in vectors.unbind(1)], 1)
+    residuals = (images - vectors * chosen).norm(dim=0) / (largest if largest > 0 else 1.0)
+    return Eigenpairs(chosen, vectors, residuals, used + count, bool((residuals <= tol).all()))
 
 
 def _orthonormal(vector: Tensor, basis: Tensor) -> tuple[Tensor, float]:

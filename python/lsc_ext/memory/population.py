@@ -49,7 +49,9 @@ def teacher_student_loss(
 
 
 class PopulationLoss:
-    """:func:`teacher_student_loss` over T steps as a function of the student, for training: the teacher answers once.
+    """:func:`teacher_student_loss` over T steps as a function of the student, for training.
+
+    A teacher without parameters that require a gradient answers once; another one is read for every loss.
 
     Args:
         teacher: as there; a gradient flows to it if it requires one.
@@ -63,9 +65,11 @@ class PopulationLoss:
 
     def __init__(self, teacher: LinearSystem | nn.Module, rho: Rho = 0.0, *, horizon: int) -> None:
         check_int("horizon", horizon, 1)
-        self.teacher, self.horizon = read_system("teacher", teacher), horizon
-        self._target = self.teacher.impulse_response(horizon)
+        self.teacher, self.horizon = _known("teacher", teacher), horizon
         self._weigh = response_weights(read_rho(rho), horizon)
+        target = read_system("teacher", teacher).impulse_response(horizon)
+        #: The teacher's answer; None where it is learned as well and so read anew every time.
+        self._target = None if target.requires_grad else target
 
     def __call__(self, student: LinearSystem | nn.Module) -> Tensor:
         """The loss, a float64 number.
@@ -75,16 +79,23 @@ class PopulationLoss:
             TypeError: a student of another kind.
         """
         A, B, C, D = real_matrices(_known("student", student))
-        if (len(C), B.shape[1]) != self._target.shape[1:]:
+        target = self._answer()
+        if (len(C), B.shape[1]) != target.shape[1:]:
             raise ValueError(
-                f"teacher: expected (outputs, inputs) == {(len(C), B.shape[1])} as the student has, got "
-                f"{tuple(self._target.shape[1:])}"
+                f"student: expected (outputs, inputs) == {tuple(target.shape[1:])} as the teacher has, got "
+                f"{(len(C), B.shape[1])}"
             )
-        return impulse_mismatch(A, B, C, D, self._target, self._weigh)
+        return impulse_mismatch(A, B, C, D, target, self._weigh)
 
     def power(self) -> float:
         """Half the mean square of the teacher's output: the loss of a student that is silent."""
-        return float((self._target * self._weigh(self._target)).sum().detach()) / 2
+        target = self._answer().detach()
+        return float((target * self._weigh(target)).sum()) / 2
+
+    def _answer(self) -> Tensor:
+        if self._target is not None:
+            return self._target
+        return read_system("teacher", self.teacher).impulse_response(self.horizon)
 
 
 def _check_ports(name: str, system: LinearSystem, other: str, expected: LinearSystem) -> None:
@@ -141,8 +152,8 @@ def hessian(
     if teacher is None and horizon is not None:
         check_int("horizon", horizon, 1)
         slopes = _response_jacobian(student, start, horizon)  # [T, O I P]
-        P = len(start)
-        return slopes.view(-1, P).mT @ response_weights(R, horizon)(slopes).view(-1, P)
+        shape = slopes.numel() // len(start), len(start)
+        return slopes.view(shape).mT @ response_weights(R, horizon)(slopes).view(shape)
     target = _detached(read_system("student", student)) if teacher is None else read_system("teacher", teacher)
     with torch.enable_grad():
         leaf = start.requires_grad_()
@@ -166,7 +177,7 @@ def _response_jacobian(student: LinearSystem | nn.Module, start: Tensor, steps: 
         columns = [torch.func.jvp(response, (start.detach(),), (e,))[1] for e in torch.eye(len(leaf)).to(leaf)]
         return torch.stack(columns, -1).view(steps, -1)
     rows = [torch.autograd.grad(found, leaf, e, retain_graph=True)[0] for e in torch.eye(len(found)).to(found)]
-    return torch.stack(rows).view(steps, -1)
+    return torch.stack(rows).view(steps, -1) if rows else leaf.new_zeros(steps, 0)
 
 
 def read_system(name: str, system: LinearSystem | nn.Module) -> LinearSystem:

@@ -112,7 +112,7 @@ class DiagonalSystem:
         """A [n, 2, 2], B [2 n, I], C [O, 2 n] and D: the same with real numbers, a state as (real, imaginary)."""
         real, imag = self.point.value.real, self.point.value.imag
         blocks = torch.stack((real, -imag, imag, real), -1).view(-1, 2, 2)
-        B = torch.view_as_real(self.B).transpose(1, 2).flatten(0, 1)
+        B = torch.view_as_real(self.B.resolve_conj()).transpose(1, 2).flatten(0, 1)
         C = torch.view_as_real(self.C.conj().resolve_conj()).flatten(1)
         return blocks, B, C, _given(self.D)
 
@@ -167,9 +167,11 @@ def real_matrices(system: LinearSystem | nn.Module) -> tuple[Tensor, Tensor, Ten
     D = _feedthrough_of(layer)
     if isinstance(layer, BlockDiagonalRNN):
         return _of(layer, "A"), _of(layer, "B"), _of(layer, "C"), D
-    real, imag = (part.double() for part in layer.eigenvalue_parts(0))
+    if D.dtype != layer.D_l0.dtype:  # then the layer's own exponentials would have its digits
+        return system_of(layer).impulse_matrices()
+    real, imag = layer.eigenvalue_parts(0)
     blocks = torch.stack((real, -imag, imag, real), -1).view(-1, 2, 2)
-    B = layer.input_matrix(0).double().transpose(0, 1).flatten(0, 1)
+    B = layer.input_matrix(0).transpose(0, 1).flatten(0, 1)
     c_real, c_imag = _of(layer, "C").unbind(0)
     return blocks, B, torch.stack((c_real, -c_imag), -1).flatten(1), D
 
@@ -215,6 +217,8 @@ def _feedthrough(D: Tensor | None, B: Tensor, C: Tensor) -> Tensor:
     O, I = C.shape[0], B.shape[1]
     if D is None:
         return B.new_zeros(O, I)
+    if isinstance(D, complex) or (isinstance(D, Tensor) and D.is_complex()):
+        raise ValueError(f"D: expected real numbers, got {D}")
     D = torch.as_tensor(D, dtype=torch.float64)
     if D.shape != (O, I) and not (O == I == 1 and D.numel() == 1):
         raise ValueError(f"D: expected shape ({O}, {I}), got {tuple(D.shape)}")

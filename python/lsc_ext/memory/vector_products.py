@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lsc_ext.impulse import push_impulse
 from lsc_ext.memory.autocorrelation import Rho, read_rho
-from lsc_ext.memory.population import flat_parameters, read_system, response_weights, with_parameters
+from lsc_ext.memory.population import flat_parameters, response_weights, with_parameters
 from lsc_ext.memory.systems import LinearSystem
 from lsc_ext.nn.arguments import check_int
 
@@ -57,14 +57,15 @@ def hessian_product(loss: Callable[[], Tensor], parameters: Iterable[Tensor]) ->
         The Hessian where the parameters stand now. It keeps the graph of the gradient.
 
     Raises:
-        ValueError: no parameter, or a loss that is no number.
+        ValueError: no parameter, complex ones, or a loss that is no real number or depends on none of them.
         RuntimeError: a loss that autograd cannot differentiate twice.
     """
     leaves = _leaves(parameters)
     with torch.enable_grad():
         value = loss()
-        if value.numel() != 1:
-            raise ValueError(f"loss: expected a number, got shape {tuple(value.shape)}")
+        if value.numel() != 1 or value.is_complex():
+            raise ValueError(f"loss: expected a real number, got {value.dtype} of shape {tuple(value.shape)}")
+        _check_depends("loss", value)
         slopes = torch.autograd.grad(value.sum(), leaves, create_graph=True, materialize_grads=True)
 
     def product(vector: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ def gauss_newton_product(output: Callable[[], Tensor], parameters: Iterable[Tens
         parameters: as :func:`hessian_product` has them.
 
     Raises:
-        ValueError: no parameter, or no output.
+        ValueError: no parameter, complex ones, or no real output that depends on any.
         RuntimeError: outputs that autograd cannot differentiate twice.
     """
     leaves = _leaves(parameters)
@@ -91,6 +92,9 @@ def gauss_newton_product(output: Callable[[], Tensor], parameters: Iterable[Tens
         outputs = output()
         if outputs.numel() == 0:
             raise ValueError(f"output: expected at least one number, got shape {tuple(outputs.shape)}")
+        if outputs.is_complex():
+            raise ValueError(f"output: expected real numbers, got {outputs.dtype}")
+        _check_depends("output", outputs)
         dual = torch.zeros_like(outputs, requires_grad=True)
         # J^T u is linear in u: its derivative along a vector is J times that.
         pulled = torch.autograd.grad(outputs, leaves, dual, create_graph=True, materialize_grads=True)
@@ -120,7 +124,6 @@ def population_product(student: LinearSystem | nn.Module, rho: Rho = 0.0, *, hor
     check_int("horizon", horizon, 1)
     R, start = read_rho(rho), flat_parameters(student)
     weighed = response_weights(R, horizon)
-    read_system("student", student)
 
     def matrices(flat: Tensor) -> tuple[Tensor, ...]:
         return with_parameters(student, flat).impulse_matrices()
@@ -147,7 +150,14 @@ def _leaves(parameters: Iterable[Tensor]) -> list[Tensor]:
     for number, leaf in enumerate(leaves):
         if not leaf.requires_grad:
             raise ValueError(f"parameters: expected tensors that require gradients, number {number} does not")
+        if leaf.is_complex():
+            raise ValueError(f"parameters: expected real tensors, number {number} is {leaf.dtype}")
     return leaves
+
+
+def _check_depends(name: str, value: Tensor) -> None:
+    if not value.requires_grad:
+        raise ValueError(f"{name}: expected one that depends on the parameters, got one that depends on none")
 
 
 def _derivative(values: Sequence[Tensor], by: Sequence[Tensor], weights: Tensor) -> Sequence[Tensor]:

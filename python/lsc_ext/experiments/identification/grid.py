@@ -25,8 +25,8 @@ RATES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "normalized": ((1e-2, 3.2e-3), (1e-1, 3.2e-2, 1e-2, 3.2e-3, 1e-3, 3.2e-4)),
     "lru": ((3.2e-2, 1e-2), (3.2e-1, 1e-1, 3.2e-2, 1e-2, 3.2e-3, 1e-3)),
 }
-#: The same for any number of heads: the best rate falls as blocks grow.
-HEAD_RATES = (3.2e-3, 1e-3, 3.2e-4)
+#: The same for any number of heads, for the best rate falls as blocks grow; then those of the paper among others.
+HEAD_RATES = ((3.2e-3, 1e-3, 3.2e-4), (3.2e-2, 1e-2, 3.2e-3, 1e-3, 3.2e-4, 1e-4))
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def identification_grid(
 
     Args:
         experiment: one of :data:`IDENTIFICATIONS`.
-        full: all learning rates.
+        full: all learning rates; of "adam" there is one.
         seeds: of all of them.
         iterations: of Adam.
 
@@ -129,7 +129,7 @@ def _cells(experiment: str, full: bool) -> Cells:
         students = ("dense", "diagonal", "lru")
         return [cell(student, angle=angle) for angle, student in itertools.product(ANGLES, students)]
     if experiment == "heads":
-        return [(cell("blocks", heads=heads)[0], HEAD_RATES) for heads in HEADS]
+        return [(cell("blocks", heads=heads)[0], HEAD_RATES[full]) for heads in HEADS]
     constant: Cells = []
     for student in ("dense", "diagonal", "lru"):
         sizes, _ = cell(student)

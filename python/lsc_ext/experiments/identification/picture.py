@@ -90,5 +90,5 @@ def _shares(axis: Any, results: Mapping[str, Results], planned: Planned, kind: s
                 names.append(f"{label(group[0]).replace('complex ', '')}, {tensor}")
     axis.set_xscale("log")
     axis.set_yticks(range(len(names)), names, fontsize=6)
-    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axis.set_xlabel(title)
