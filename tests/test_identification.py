@@ -153,6 +153,14 @@ def test_training_that_diverges_is_a_result():
     assert all(math.isfinite(loss) for _, loss in found["curve"])
 
 
+def test_a_loss_far_above_silence_is_no_number_that_was_reached():
+    found = identify(replace(RUN, student="dense", lr=1.0, horizon=100))
+    assert found["curve"][-1][1] > 1e3 * found["power"]
+    assert math.isfinite(found["curve"][-1][1])
+    assert found["diverged"]
+    assert found["loss"] is None
+
+
 def test_a_run_uses_one_thread_and_gives_the_others_back(monkeypatch):
     threads, used = torch.get_num_threads(), []
     complete = PopulationLoss.__call__
@@ -273,6 +281,9 @@ def test_the_better_rate_is_that_of_the_mean_over_seeds():
     assert best({key: found for key, found in results.items() if key != runs[1].key}, runs).lr == 2.0
     results[runs[2].key] = {"result": fake(None)}
     assert best(results, runs).lr == 1.0
+    assert shown(best(results, runs[2:])) == "4.5 (4.5 to 4.5), 2, 1 of 2 diverged"
+    assert math.isinf(best(results, runs[2:]).mean)
+    results[runs[3].key] = {"result": fake(None)}
     assert shown(best(results, runs[2:])) == "diverged, 2"
     assert best({}, runs) is None
     assert shown(None) == "not run"

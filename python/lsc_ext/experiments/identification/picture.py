@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ Planned = Mapping[str, Sequence[Identification]]
 
 
 def draw_identification(results: Mapping[str, Results], planned: Planned, path: Path) -> Path:
-    """A panel for each experiment: means of seeds, with lines from the lowest to the highest."""
+    """A panel for each experiment: means of seeds that did not diverge, with lines from the lowest to the highest."""
     figure, axes = new_figure(3, 2, width=4.0, height=3.1)
     _over(axes[0], results, planned, "long_memory", lambda run: 1 / (1 - run.memory), "teacher's memory 1 / (1 - nu_0)")
     _bars(axes[1], results, planned)
@@ -32,7 +31,7 @@ def draw_identification(results: Mapping[str, Results], planned: Planned, path: 
 
 
 def _interval(axis: Any, at: float, summary: Summary, colour: str) -> None:
-    axis.plot([at, at], [summary.losses[0], summary.losses[-1]], color=colour, linewidth=1.2, alpha=0.6)
+    axis.plot([at, at], [summary.reached[0], summary.reached[-1]], color=colour, linewidth=1.2, alpha=0.6)
 
 
 def _over(
@@ -43,13 +42,18 @@ def _over(
     names: dict[str, str] = {}
     for group in cells(planned.get(name, ())).values():
         summary = best(results.get(name, {}), group, relative=relative)
-        if summary is not None and math.isfinite(summary.losses[-1]):
+        if summary is not None and summary.reached:
             found.setdefault(group[0].student, []).append((float(at(group[0])), summary))
             names[group[0].student] = label(group[0])
     for student, points in found.items():
         colour = _COLOURS[student]
         axis.plot(
-            [x for x, _ in points], [s.mean for _, s in points], "o-", color=colour, markersize=4, label=names[student]
+            [x for x, _ in points],
+            [s.rank[1] for _, s in points],
+            "o-",
+            color=colour,
+            markersize=4,
+            label=names[student],
         )
         for x, summary in points:
             _interval(axis, x, summary, colour)
@@ -65,9 +69,9 @@ def _bars(axis: Any, results: Mapping[str, Results], planned: Planned) -> None:
     for place, group in enumerate(groups):
         names.append(label(group[0]).replace("complex diagonal, ", "diagonal,\n"))
         summary = best(results.get("ablation", {}), group)
-        if summary is not None and math.isfinite(summary.losses[-1]):
-            axis.plot([summary.mean], [place], "o", color=_COLOURS[group[0].student])
-            axis.plot([summary.losses[0], summary.losses[-1]], [place, place], color=_COLOURS[group[0].student])
+        if summary is not None and summary.reached:
+            axis.plot([summary.rank[1]], [place], "o", color=_COLOURS[group[0].student])
+            axis.plot([summary.reached[0], summary.reached[-1]], [place, place], color=_COLOURS[group[0].student])
     axis.set_xscale("log")
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_ylim(len(names) - 0.5, -0.5)

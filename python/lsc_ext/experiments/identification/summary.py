@@ -28,13 +28,23 @@ class Summary:
     missing: int
 
     @property
+    def reached(self) -> tuple[float, ...]:
+        """The losses of seeds that did not diverge."""
+        return tuple(loss for loss in self.losses if math.isfinite(loss))
+
+    @property
     def mean(self) -> float:
-        """Of the losses."""
+        """Of all losses: infinite where one diverged."""
         return statistics.fmean(self.losses)
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """The smaller, the better: how many diverged, then the mean of the others."""
+        return len(self.losses) - len(self.reached), statistics.fmean(self.reached or (math.inf,))
 
 
 def best(results: Results, runs: Iterable[Identification], *, relative: bool = False) -> Summary | None:
-    """The learning rate of least mean loss over seeds among runs of one cell; None where none has run.
+    """The learning rate of least mean loss over seeds, or of fewest that diverged; None where none of a cell has run.
 
     Args:
         results: key -> result.
@@ -51,7 +61,7 @@ def best(results: Results, runs: Iterable[Identification], *, relative: bool = F
             found.append(Summary(lr, tuple(sorted(losses)), len(members) - len(losses)))
     # A rate with fewer seeds than another cannot be compared with it.
     fewest = min((summary.missing for summary in found), default=0)
-    return min((s for s in found if s.missing == fewest), key=lambda s: s.mean, default=None)
+    return min((s for s in found if s.missing == fewest), key=lambda s: s.rank, default=None)
 
 
 def _loss(result: Mapping[str, Any], relative: bool) -> float:

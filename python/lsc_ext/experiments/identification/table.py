@@ -85,11 +85,13 @@ def shown(summary: Summary | None) -> str:
     """A cell of a table."""
     if summary is None:
         return "not run"
-    lowest, highest = summary.losses[0], summary.losses[-1]
     missing = f", {len(summary.losses)} of {len(summary.losses) + summary.missing} seeds" if summary.missing else ""
-    if not math.isfinite(highest):
+    lost, mean = summary.rank
+    if lost == len(summary.losses):
         return f"diverged, {summary.lr:g}{missing}"
-    return f"{summary.mean:.2g} ({lowest:.2g} to {highest:.2g}), {summary.lr:g}{missing}"
+    lowest, highest = summary.reached[0], summary.reached[-1]
+    missing += f", {lost} of {len(summary.losses)} diverged" if lost else ""
+    return f"{mean:.2g} ({lowest:.2g} to {highest:.2g}), {summary.lr:g}{missing}"
 
 
 def _power(results: Results, runs: Sequence[Identification]) -> str:

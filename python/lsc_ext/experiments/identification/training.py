@@ -19,6 +19,8 @@ from lsc_ext.memory import PopulationLoss, effective_learning_rates
 
 #: Experiments whose results have the rates.
 RATED = ("heads", "adam")
+#: A loss so many times that of a student that is silent counts as diverged.
+DIVERGED = 1e3
 #: Iterations at the end whose mean loss is the result, as in the paper.
 LAST = 100
 _FINAL_RATE = 1e-7
@@ -29,8 +31,8 @@ def identify(configuration: Identification) -> dict[str, Any]:
     """Draws teacher and student and trains, on one thread.
 
     Returns:
-        Numbers for JSON: "loss" (the mean of the last 100 iterations; None where it is not finite), "power" (the loss
-        of a student that is silent), "curve" of (iteration, loss), "diverged", "rates" (of the experiments in
+        Numbers for JSON: "loss" (the mean of the last 100 iterations; None where it diverged), "power" (the loss of a
+        student that is silent), "curve" of (iteration, loss), "diverged", "rates" (of the experiments in
         :data:`RATED`: by tensor, the share of its learning rate that Adam leaves at the end, by both definitions of
         :func:`lsc_ext.memory.effective_learning_rates`), "seconds" and "environment".
 
@@ -69,10 +71,11 @@ def _identify(configuration: Identification) -> dict[str, Any]:
             break
         loss.backward()
         optimizer.step()
-    diverged = not math.isfinite(losses[-1])
+    power, reached = loss_of.power(), statistics.fmean(losses[-LAST:])
+    diverged = not reached <= DIVERGED * power
     return {
-        "loss": None if diverged else _digits(statistics.fmean(losses[-LAST:])),
-        "power": _digits(loss_of.power()),
+        "loss": None if diverged else _digits(reached),
+        "power": _digits(power),
         "curve": [[k, _digits(losses[k])] for k in _marks(len(losses)) if math.isfinite(losses[k])],
         "diverged": diverged,
         "rates": _rates(optimizer, parameters) if configuration.experiment in RATED and not diverged else {},
