@@ -25,6 +25,7 @@ LAYERS = (
     ("nn",),
     ("step_model", "sequential", "submodule"),
     ("radii", "lyapunov"),
+    ("explain",),
     ("pretrain",),
     ("theory", "memory", "plot", "data"),
     ("diagnose",),

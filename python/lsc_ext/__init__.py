@@ -6,6 +6,7 @@ from lsc_ext import memory, nn, theory
 from lsc_ext._C import build_info
 from lsc_ext.diagnose import Diagnosis, Finding, diagnose
 from lsc_ext.estimate import RadiusEstimate, Status
+from lsc_ext.explain import Explanation, LayerExplanation, explain
 from lsc_ext.lyapunov import LyapunovReport, ProductReport, lyapunov, products
 from lsc_ext.operator import JacobianOperator
 from lsc_ext.pretrain import PretrainConfig, PretrainResult, pretrain
@@ -20,8 +21,10 @@ __version__ = _version("lsc_ext")
 
 __all__ = [
     "Diagnosis",
+    "Explanation",
     "Finding",
     "JacobianOperator",
+    "LayerExplanation",
     "LyapunovReport",
     "PretrainConfig",
     "PretrainResult",
@@ -34,6 +37,7 @@ __all__ = [
     "block_scan",
     "build_info",
     "diagnose",
+    "explain",
     "lyapunov",
     "memory",
     "nn",

@@ -27,6 +27,7 @@ from lsc_ext.diagnose import diagnose
 from lsc_ext.experiments.command import GROUPS as EXPERIMENT_GROUPS
 from lsc_ext.experiments.command import IMAGES, KNOWN, Options, listing, run_experiments
 from lsc_ext.experiments.text import TEXTS
+from lsc_ext.explain import explain
 from lsc_ext.files import write_json, write_whole
 from lsc_ext.operator import DIRECTIONS
 from lsc_ext.paper import FIGURE_GROUPS, FIGURES, MEMORY_FIGURES, MEMORY_GROUPS, Figure, chosen_figures, run_figure
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--method", choices=METHODS, default="auto", help="how a radius is estimated")
     measure.add_argument("--tol", type=float, default=1e-3, help="relative residual of a converged point")
     measure.add_argument("--max-points", type=int, default=256, help="points measured per layer")
+    measure.add_argument("--explain", action="store_true", help="find no radius, say what would find it and why")
 
     doctor = command(
         "diagnose", _diagnose, "radii, gradients, products of steps and memory of a network, and what to do"
@@ -320,6 +322,11 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _radii(options: argparse.Namespace) -> int:
     model, x = _model_and_data(options)
+    if options.explain:
+        with torch.no_grad():
+            plan = explain(model, x, directions=options.directions, method=options.method, tol=options.tol)
+        _print(options, plan.to_dict(), str(plan))
+        return 0
     with torch.no_grad():
         report = radii(
             model,

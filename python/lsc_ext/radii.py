@@ -159,10 +159,7 @@ def radii(
     """
     names = check_directions(directions)
     check_options(method, num_matvecs, tol)
-    if impl not in IMPLEMENTATIONS:
-        raise ValueError(f"impl: expected one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
-    if square not in SQUARES:
-        raise ValueError(f"square: expected one of {', '.join(SQUARES)}, got {square!r}")
+    check_implementation(impl, square)
     if max_points is not None and max_points < 1:
         raise ValueError(f"max_points: expected at least 1, got {max_points}")
     if "output" in names and readout is None:
@@ -187,7 +184,7 @@ def radii(
         parts: dict[tuple[str, int], list[RadiusEstimate]] = {(d, k): [] for d in names for k in layers[d]}
         if sampled:
             chosen = {key: torch.randperm(population, generator=sampler)[:max_points].sort().values for key in parts}
-        launched = _one_launch(trajectory, [d for d in names if layers[d]], method, impl, recorded, tol)
+        launched, _ = launched_direction(trajectory, [d for d in names if layers[d]], method, impl, recorded, tol)
         pieces = iter([(0, trajectory)]) if recorded else trajectory.pieces(time_chunk)
         for first_step, piece in pieces:
             of_piece = {key: _points_of(piece, first_step, chosen.get(key)) for key in parts}
@@ -242,12 +239,25 @@ def radii(
     return RadiusReport(estimates, layers, "generic" if launched is None else "fused")
 
 
-def _one_launch(
+def check_implementation(impl: str, square: str) -> None:
+    """Raises ValueError for an unknown name of either."""
+    if impl not in IMPLEMENTATIONS:
+        raise ValueError(f"impl: expected one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+    if square not in SQUARES:
+        raise ValueError(f"square: expected one of {', '.join(SQUARES)}, got {square!r}")
+
+
+def launched_direction(
     trajectory: Trajectory, names: Sequence[str], method: str, impl: str, recorded: bool, tol: float
-) -> str | None:
-    """The first direction whose radii are found in one launch with the forward pass; None for two passes."""
+) -> tuple[str | None, dict[str, str]]:
+    """The first direction whose radii are found in one launch with the forward pass, None for two passes; and for each
+    why it cannot be, "" where it could.
+
+    Raises:
+        ValueError: ``impl`` is "fused" and none can.
+    """
     if impl == "generic":
-        return None
+        return None, dict.fromkeys(names, "impl is 'generic'")
     # Left vectors, which have a tolerance of their own then, are found in that launch too.
     whole = "a tol of 0 while gradients are recorded" if recorded and tol == 0 else ""
     reasons = {direction: whole or trajectory.why_not_fused(direction, method) for direction in names}
@@ -257,7 +267,7 @@ def _one_launch(
             "impl: expected a measurement that one launch can hold for 'fused', got "
             + "; ".join(f"{direction}: {reason}" for direction, reason in reasons.items())
         )
-    return launched
+    return launched, reasons
 
 
 def _points_in_one(
@@ -290,7 +300,7 @@ def estimate_along(
 
     Point i of the operator counts as number ``first`` + i of the layer.
     """
-    if operator.rows == operator.columns and direction not in ("input", "output"):
+    if whole_direction(operator, direction):
         return estimate_radius(operator, method, num_matvecs, tol, seed, first)
     if square == "frobenius":
         return frobenius_radius(operator, tol=tol, seed=seed)
@@ -300,6 +310,11 @@ def estimate_along(
         torch.randperm(extent, generator=generator)[:size].sort().values for extent in (operator.rows, operator.columns)
     )
     return estimate_radius(SubmatrixOperator(operator, rows, columns), method, num_matvecs, tol, seed, first)
+
+
+def whole_direction(operator: JacobianOperator, direction: str) -> bool:
+    """Whether Jacobians are square as they are, so that a radius is one of theirs."""
+    return operator.rows == operator.columns and direction not in ("input", "output")
 
 
 def _is_finite(values: Tensor) -> bool:

@@ -108,9 +108,7 @@ def estimate_radius(
         return one.expand(operator.num_points)
     if method == "auto" and operator.eigenvalues is not None:
         return from_eigenvalues(operator.eigenvalues)
-    if method == "auto":
-        exact = "dense" if operator.columns <= DENSE_LIMIT else "krylov"
-        method = "closed form" if operator.is_diagonal else exact
+    method = method_of(operator, method)
     refuse_tangents(operator)
     differentiable = _is_differentiable(operator)
     budget = num_matvecs or (DEFAULT_POWER_MATVECS if method == "power" else DEFAULT_MATVECS)
@@ -125,6 +123,17 @@ def estimate_radius(
             found = krylov(operator, budget, tol, seed, first, differentiable)
     operator.release()
     return with_found(operator, found, budget, tol, seed)
+
+
+def method_of(operator: JacobianOperator, method: str) -> str:
+    """What "auto" stands for with square Jacobians; any other method for itself."""
+    if isinstance(operator, ConstantOperator):
+        return method_of(operator.one, method)
+    if method != "auto":
+        return method
+    if operator.eigenvalues is not None or operator.is_diagonal:
+        return "closed form"
+    return "dense" if operator.columns <= DENSE_LIMIT else "krylov"
 
 
 def _is_differentiable(operator: JacobianOperator) -> bool:
