@@ -3,6 +3,7 @@
 #include "algorithms/scan.h"
 
 #include <complex>
+#include <utility>
 
 #include "model.h"
 
@@ -182,19 +183,21 @@ void a_poll_interrupts() {
 
 template <class T>
 void blocks() {
-  for (const Index m : {1, 3, 17, 33})
+  // Side by side in one handful and in two with a block left over, and one after another.
+  for (const auto& [K, m] :
+       std::vector<std::pair<Index, Index>>{{2, 1}, {2, 3}, {65, 2}, {67, 1}, {1, 3}, {2, 7}, {2, 17}, {2, 33}})
     for (int options = 0; options < 8; ++options)
       for (const int threads : {1, 3}) {
         BlockScanShape shape;
-        shape.T = 5, shape.B = 3, shape.K = 2, shape.m = m;
+        shape.T = 5, shape.B = 3, shape.K = K, shape.m = m;
         shape.complex = options & 1, shape.reverse = options & 2;
         const bool with_initial = options & 4;
-        const Index width = shape.complex ? 2 : 1, lanes = 2 * m, row = 3 * lanes;
-        std::vector<T> transition = normal<T>(1, 2 * m * m * width);
+        const Index width = shape.complex ? 2 : 1, lanes = K * m, row = 3 * lanes;
+        std::vector<T> transition = normal<T>(1, K * m * m * width);
         for (T& value : transition) value /= T(std::sqrt(2.0 * double(m)));
         const std::vector<T> inputs = normal<T>(2, 5 * row * width), initial = normal<T>(3, row * width);
         std::vector<T> states = nan_filled<T>(5 * row * width);
-        block_scan(backend<T>(threads), shape, transition.data(), inputs.data(),
+        block_scan(backend<T>(threads), *cpu::kernel_tables<T>().blocks, shape, transition.data(), inputs.data(),
                    with_initial ? initial.data() : nullptr, states.data());
         std::vector<Complex> expected(static_cast<std::size_t>(5 * row)), before(static_cast<std::size_t>(row));
         if (with_initial)
@@ -203,7 +206,7 @@ void blocks() {
           const Index t = shape.reverse ? 4 - step : step;
           std::vector<Complex> now(static_cast<std::size_t>(row));
           for (Index b = 0; b < 3; ++b)
-            for (Index k = 0; k < 2; ++k)
+            for (Index k = 0; k < K; ++k)
               for (Index i = 0; i < m; ++i) {
                 const Index at = b * lanes + k * m + i;
                 Complex sum = number(inputs, shape.complex, t * row + at);

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "algorithms/block_order.h"
+#include "algorithms/memory.h"
 #include "algorithms/packed_matrix.h"
 
 namespace lsc {
@@ -195,17 +197,59 @@ std::vector<T> real_block(const BlockScanShape& shape, const T* block) {
   return real;
 }
 
+// Small blocks, side by side in vector registers; workers split sequences and handfuls of blocks.
+template <class T>
+void scan_small_blocks(const Backend<T>& backend, const BlockKernels<T>& kernels, const BlockScanShape& shape, Index m,
+                       const std::vector<T>& blocks, const T* inputs, const T* initial, T* states) {
+  constexpr Index kTogether = 64;
+  const Index step = shape.K * m, row = shape.B * step, groups = (shape.K + kTogether - 1) / kTogether;
+  const Index stride = shape.reverse ? -row : row, first = shape.reverse ? (shape.T - 1) * row : 0;
+  const double operations = 2.0 * double(shape.T * row) * double(m);
+  parallel_ranges(useful_threads(backend.threads, operations), groups * shape.B, backend.poll,
+                  [&](Index begin, Index end, const Poll& poll) {
+                    for (Index pair = begin; pair < end; ++pair) {
+                      const Index k = pair / shape.B * kTogether, offset = pair % shape.B * step + k * m;
+                      // A lone block would go another way: it has a block of zeros beside it.
+                      const Index count = std::min(kTogether, shape.K - k), side_by_side = std::max<Index>(count, 2);
+                      std::vector<T> own(blocks.begin() + k * m * m, blocks.begin() + (k + count) * m * m);
+                      own.resize(std::size_t(side_by_side * m * m), T(0));
+                      const BlockOrder<T> order(kernels, side_by_side, m);
+                      const std::vector<T> packed = order.pack_matrix(own.data(), false);
+                      const Memory<T> memory(2 * order.vector());
+                      std::vector<T> natural(std::size_t(side_by_side * m), T(0));
+                      T *before = memory.data(), *after = before + order.vector();
+                      if (initial) {
+                        std::copy_n(initial + offset, count * m, natural.data());
+                        order.pack(natural.data(), 1, before);
+                      }
+                      for (Index t = 0; t < shape.T; ++t) {
+                        if (t % steps_per_poll(count * m) == 0 && poll()) return;
+                        std::copy_n(inputs + first + t * stride + offset, count * m, natural.data());
+                        order.pack(natural.data(), 1, after);
+                        if (initial || t > 0) order.multiply_add(packed, before, after);
+                        order.unpack(after, 1, natural.data());
+                        std::copy_n(natural.data(), count * m, states + first + t * stride + offset);
+                        std::swap(before, after);
+                      }
+                    }
+                  });
+}
+
 // Workers split the K * B pairs of a block and a sequence.
 template <class T>
-void block_scan(const Backend<T>& backend, const BlockScanShape& shape, const T* blocks, const T* inputs,
-                const T* initial, T* states) {
+void block_scan(const Backend<T>& backend, const BlockKernels<T>& kernels, const BlockScanShape& shape, const T* blocks,
+                const T* inputs, const T* initial, T* states) {
   const Index T_ = shape.T, B = shape.B, m = shape.m * (shape.complex ? 2 : 1), step = shape.K * m, row = B * step;
   if (T_ == 0 || row == 0) return;
-  std::vector<PackedMatrix<T>> packed;
+  std::vector<T> real;
   for (Index k = 0; k < shape.K; ++k) {
     const std::vector<T> block = real_block(shape, blocks + k * shape.m * m);
-    packed.emplace_back(backend.linear, m, m, block.data(), 1, m);
+    real.insert(real.end(), block.begin(), block.end());
   }
+  if (BlockOrder<T>::is_together(shape.K, m))
+    return scan_small_blocks(backend, kernels, shape, m, real, inputs, initial, states);
+  std::vector<PackedMatrix<T>> packed;
+  for (Index k = 0; k < shape.K; ++k) packed.emplace_back(backend.linear, m, m, real.data() + k * m * m, 1, m);
   const Index stride = shape.reverse ? -row : row, first = shape.reverse ? (T_ - 1) * row : 0;
   const double operations = 2.0 * double(T_ * row) * double(m);
   parallel_ranges(useful_threads(backend.threads, operations), shape.K * B, backend.poll,

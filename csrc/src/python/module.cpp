@@ -200,12 +200,13 @@ void run_sensitivity_scan(const std::string& dtype, const Sizes& sizes, const Bu
 
 void run_block_scan(const std::string& dtype, const Sizes& sizes, const Buffer& blocks, const Buffer& inputs,
                     const OptionalBuffer& initial, const Buffer& states, bool reverse, int threads) {
-  with_block_scan(dtype, sizes, blocks, inputs, initial, states, reverse,
-                  [&](const BlockScanShape& shape, const auto* a, const auto* b, const auto* start, auto* h) {
-                    using T = std::decay_t<decltype(*h)>;
-                    const Backend<T> backend = make_backend<T>(threads);
-                    release_and_run([&] { block_scan(backend, shape, a, b, start, h); });
-                  });
+  with_block_scan(
+      dtype, sizes, blocks, inputs, initial, states, reverse,
+      [&](const BlockScanShape& shape, const auto* a, const auto* b, const auto* start, auto* h) {
+        using T = std::decay_t<decltype(*h)>;
+        const Backend<T> backend = make_backend<T>(threads);
+        release_and_run([&] { block_scan(backend, *cpu::kernel_tables<T>().blocks, shape, a, b, start, h); });
+      });
 }
 
 void require_seconds(double seconds) {
