@@ -3,7 +3,11 @@ committed results."""
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -314,6 +318,41 @@ def test_processes_compute_what_one_computes(tmp_path):
     done = execute("ablation", runs, tmp_path, workers=2, say=quiet)
     expected = identify(runs[1])
     assert {**done.results[runs[1].key]["result"], "seconds": None} == {**expected, "seconds": None}
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    code = f"""
+import multiprocessing, sys
+from pathlib import Path
+from lsc_ext.experiments.identification import identification_grid
+from lsc_ext.experiments.runner import execute
+
+def say(line):
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+
+if __name__ == "__main__":
+    runs = identification_grid("adam", full=False, seeds=tuple(range(40)), iterations=100)
+    execute("adam", runs, Path({str(tmp_path)!r}), workers=2, say=say)
+"""
+    program = tmp_path / "program.py"
+    program.write_text(code)
+    with subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True) as started:
+        children = [int(pid) for pid in started.stdout.readline().split()]
+        started.kill()
+    assert len(children) == 2
+    deadline = time.monotonic() + 20
+    while any(_is_alive(pid) for pid in children):
+        assert time.monotonic() < deadline, children
+        time.sleep(0.05)
+
+
+def _is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")  # where there is one: a process that nobody has waited for is not alive
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_the_command_writes_tables_and_a_picture(tmp_path, monkeypatch, capsys):

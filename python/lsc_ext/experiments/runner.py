@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -116,9 +118,17 @@ def _outcomes(todo: Sequence[AnyRun], data: Path | None, workers: int) -> Genera
 
 
 def _prepare() -> None:
-    """In a worker: one thread, and Ctrl-C is the parent's affair."""
+    """In a worker: one thread, Ctrl-C is the parent's affair, and without the parent there is nothing to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def compute(run: AnyRun, data: Path | None) -> dict[str, Any]:
