@@ -91,6 +91,7 @@ def test_the_peers_step_is_torch_nns():
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_matfree_is_measured_where_it_is_installed():
     if missing := MATFREE_MISSING:
         pytest.skip(missing)

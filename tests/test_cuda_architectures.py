@@ -14,7 +14,11 @@ from lsc_ext.operator import StepOperator
 REPORT = json.loads(RESULTS.read_text())
 
 
-@pytest.mark.parametrize("name", ROWS)
+# Emulated for a second a launch; what they are made of is in the others.
+LONG = ("res_lru", "StepModel (GRU with layer norm, plain torch)", "LSTM with projections")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in ROWS])
 def test_entry_is_what_was_recorded(name):
     recorded, found = REPORT["rows"][name][CUDA], architectures.check(ROWS[name], CUDA)
     assert recorded["verdict"] == found["verdict"], f"{name}: recorded {recorded}, found {found}"

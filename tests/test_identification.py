@@ -313,13 +313,6 @@ def test_results_are_kept_and_not_computed_again(tmp_path, monkeypatch):
     assert computed[-1].iterations == 31
 
 
-def test_processes_compute_what_one_computes(tmp_path):
-    runs = [replace(RUN, seed=seed) for seed in range(2)]
-    done = execute("ablation", runs, tmp_path, workers=2, say=quiet)
-    expected = identify(runs[1])
-    assert {**done.results[runs[1].key]["result"], "seconds": None} == {**expected, "seconds": None}
-
-
 def test_processes_end_with_the_one_that_started_them(tmp_path):
     code = f"""
 import multiprocessing, sys

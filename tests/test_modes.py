@@ -286,8 +286,15 @@ KINDS = {"RNN": lsc.nn.RNN, "GRU": lsc.nn.GRU, "LSTM": lsc.nn.LSTM}
 OPTIONS = {"plain": {}, "bidirectional": {"bidirectional": True}, "batch first": {"batch_first": True}}
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("kind", KINDS)
+# One of each cell and each option with every change; compiling takes seconds.
+GRAPHS = [
+    pytest.param(kind, options, marks=() if k == o else pytest.mark.slow)
+    for k, kind in enumerate(KINDS)
+    for o, options in enumerate(OPTIONS)
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), GRAPHS)
 def test_one_compiled_graph_serves_every_batch_size(kind, options):
     torch.compiler.reset()
     model = seeded(KINDS[kind], 3, 4, 2, **OPTIONS[options])

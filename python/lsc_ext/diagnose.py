@@ -10,14 +10,13 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lsc_ext import ops
 from lsc_ext.lyapunov import LyapunovReport, ProductReport, lyapunov, products
-from lsc_ext.memory import MemoryReport, measure
 from lsc_ext.operator import eval_mode
 from lsc_ext.plot import plot_diagnosis
 from lsc_ext.radii import RadiusReport, radii
@@ -26,6 +25,9 @@ from lsc_ext.spectral import seed_from
 from lsc_ext.submodule import Submodule
 from lsc_ext.theory import log_gradient_profile
 from lsc_ext.trajectory import sample_dim, trajectory_of
+
+if TYPE_CHECKING:
+    from lsc_ext.memory import MemoryReport
 
 #: Of the steps, how many from the first on a growth is read from: near the end every profile falls, for few outputs
 #: are left.
@@ -177,6 +179,8 @@ def diagnose(
             along = products(model, inputs, initial_state, steps=steps, max_points=few, tol=tol, generator=drawn())
     sensitive = None
     if memory and recurrent:
+        from lsc_ext.memory import measure  # not with the package, which would take half as long again to import
+
         options: dict[str, Any] = {"num_probes": _PROBES, "max_sequences": _SEQUENCES, "radius_report": report}
         sensitive = measure(model, inputs, initial_state, generator=drawn(), **options)
     gradient, from_last = _gradients(model, inputs, initial_state, time_steps, recurrent)
