@@ -34,7 +34,7 @@ print(json.dumps({
     "seconds": seconds,
     "threads": threads() - before,
     "cuda": torch.cuda.is_initialized(),
-    "heavy": [name for name in sys.modules if name in ("matplotlib", "sklearn", "mlxtend", "rich", "scipy", "lsc_ext.memory")],
+    "heavy": sorted({"matplotlib", "sklearn", "mlxtend", "rich", "scipy", "lsc_ext.memory"} & set(sys.modules)),
 }))
 """.replace("import json,", "import json, sys,")
 
