@@ -38,7 +38,11 @@ def roofline():
     return measure_roofline(quick=True)
 
 
-@pytest.mark.parametrize("case", TABLE, ids=lambda case: f"{case.group}: {case.name}")
+# Growth is the same cases at more sizes.
+CASES = [pytest.param(case, marks=pytest.mark.slow if case.group == "growth" else ()) for case in TABLE]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{case.group}: {case.name}" for case in TABLE])
 def test_every_case_is_right_and_timed(case, roofline):
     row = measure(dataclasses.replace(case, pairs=3, seconds=0.01), roofline, torch.get_num_threads())
     assert row["correct"], row["errors"]

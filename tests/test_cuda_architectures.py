@@ -15,7 +15,15 @@ REPORT = json.loads(RESULTS.read_text())
 
 
 # Emulated for a second a launch; what they are made of is in the others.
-LONG = ("res_lru", "StepModel (GRU with layer norm, plain torch)", "LSTM with projections")
+LONG = (
+    "res_lru",
+    "lru",
+    "complex_diagonal",
+    "alif",
+    "LSTM with projections",
+    "torch.nn.GRU, bidirectional",
+    "StepModel (GRU with layer norm, plain torch)",
+)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in ROWS])

@@ -95,8 +95,13 @@ def test_every_cell_has_the_bits_of_two_passes(cuda_device, cell, direction):
     assert_same(Problem(cuda_device, cell, direction))
 
 
-@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
-@pytest.mark.parametrize("hidden", [1, 3, 31, 33, 65])
+SIZES = [(hidden, precision) for hidden in (1, 3, 31, 33, 65) for precision in ("highest", "high", "medium")]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "precision"),
+    [pytest.param(*size, marks=pytest.mark.slow if size[0] == 65 and size[1] != "highest" else ()) for size in SIZES],
+)
 def test_sizes_and_precisions(cuda_device, hidden, precision):
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
@@ -108,7 +113,7 @@ def test_sizes_and_precisions(cuda_device, hidden, precision):
         torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize("batch", [1, 9, 65])
+@pytest.mark.parametrize("batch", [1, 9, pytest.param(65, marks=pytest.mark.slow)])
 def test_batches(cuda_device, batch):
     problem = Problem(cuda_device, "lstm", "time", 17, 1, batch)
     problem.points = problem.points[:: 1 + batch // 16]

@@ -164,7 +164,9 @@ def test_the_page_in_the_repository_is_what_the_results_say():
     assert section in (ROOT / "docs" / "benchmarks.md").read_text()
 
 
-@pytest.mark.parametrize("group", sorted(races.GROUPS))
+@pytest.mark.parametrize(
+    "group", [pytest.param(name, marks=pytest.mark.slow if name == "radii" else ()) for name in sorted(races.GROUPS)]
+)
 def test_the_races_are_right_on_the_device(group, cuda_device):
     limits = {name: {"1": 1.0} for name in (*races.PRECISIONS, "float64")}
     for case in races.GROUPS[group]("cuda" if cuda_device.name == "cuda" else "cpu", True):
