@@ -82,7 +82,8 @@ def test_the_kernels_write_all_they_should_and_nothing_else(K, m):
     _C.impulse_response("float64", sizes, *map(ops.buffer, (A, B, C, states, response)), 2)
     assert_close("response", response.view(T, O, I), by_powers(A, B, C, T), TOLERANCES[F64].forward)
     _C.impulse_push("float64", sizes, *map(ops.buffer, (A, C, A, B, C, states, change)), 2)
-    _C.impulse_pull("float64", sizes, *map(ops.buffer, (A, C, response.clone(), states, *gradients)), 2)
+    slope = response.clone()  # held by name: of a temporary, only the address would be left
+    _C.impulse_pull("float64", sizes, *map(ops.buffer, (A, C, slope, states, *gradients)), 2)
     for memory in whole:
         assert memory[[0, -1]].isnan().all()
         assert memory[1:-1].isfinite().all()
