@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -104,14 +104,19 @@ def grid(experiment: str, *, full: bool, seeds: Sequence[int], images: str, text
     Raises:
         ValueError: an unknown experiment, or seeds that are none or not distinct.
     """
-    if experiment not in EXPERIMENTS:
-        raise ValueError(f"experiment: expected one of {', '.join(EXPERIMENTS)}, got {experiment!r}")
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds: expected distinct numbers, got {list(seeds)}")
+    check_grid(experiment, EXPERIMENTS, seeds)
     cells = {"ffn": _ffn, "recurrent": _recurrent, "reslru": _reslru}[experiment](full, images, text)
     return [
         Run(experiment=experiment, arm=arm, seed=seed, **cell) for seed in seeds for cell, arms in cells for arm in arms
     ]
+
+
+def check_grid(experiment: str, known: Mapping[str, str], seeds: Sequence[int]) -> None:
+    """Raises ValueError for an unknown experiment, or seeds that are none or not distinct."""
+    if experiment not in known:
+        raise ValueError(f"experiment: expected one of {', '.join(known)}, got {experiment!r}")
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds: expected distinct numbers, got {list(seeds)}")
 
 
 Cells = list[tuple[dict[str, Any], tuple[str, ...]]]

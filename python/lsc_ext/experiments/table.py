@@ -10,6 +10,7 @@ from typing import Any
 from lsc_ext.bench.report import between_markers, table
 from lsc_ext.experiments.grid import COMPARISONS, EXPERIMENTS, Run
 from lsc_ext.experiments.networks import ARMS, NETWORKS
+from lsc_ext.experiments.provenance import provenance
 from lsc_ext.experiments.results import Result
 from lsc_ext.experiments.statistics import Share, shares
 from lsc_ext.experiments.tasks import TASKS
@@ -52,30 +53,18 @@ def document(results: Mapping[str, Results], planned: Mapping[str, Sequence[Run]
     for experiment in EXPERIMENTS:
         runs = list(planned.get(experiment, ()))
         kept = {run.key: results[experiment][run.key] for run in runs if run.key in results.get(experiment, {})}
-        parts += [f"## {EXPERIMENTS[experiment]}", provenance(kept, len(runs))]
+        parts += [f"## {EXPERIMENTS[experiment]}", provenance(kept, len(runs), data=_data(kept))]
         if kept:
             parts += [share_table(kept, experiment), result_table(kept, runs)]
             parts += [text for text in (radius_table(kept),) if text]
     return "\n\n".join(parts) + "\n"
 
 
-def provenance(results: Results, runs: int) -> str:
-    """How much of it has run, where, on which data and for how long."""
-    left = runs - len(results)
-    state = f"{len(results)} runs" if left == 0 else f"**{len(results)} of {runs} runs; {left} have not been run**"
-    if not results:
-        return f"{state}."
-    entries = [entry["result"] for entry in results.values()]
-    minutes = sum(sum(entry["seconds"].values()) for entry in entries) / 60
-    places = "; ".join(sorted({entry["environment"] for entry in entries}))
-    data = sorted({(entry["config"]["source"], entry["result"]["data"][:12]) for entry in results.values()})
-    texts = ", ".join(f"{source} (SHA-256 {digest}...)" for source, digest in data)
-    seeds = sorted({entry["config"]["seed"] for entry in results.values()})
-    diverged = sum(entry["diverged"] for entry in entries)
-    return (
-        f"{state}, seeds {', '.join(map(str, seeds))}, {minutes:.1f} minutes on one thread in all. Data: {texts}. "
-        f"Diverged: {diverged}. Measured on {places}."
-    )
+def _data(results: Results) -> str:
+    """A sentence on what was read; "" without results."""
+    found = sorted({(entry["config"]["source"], entry["result"]["data"][:12]) for entry in results.values()})
+    texts = ", ".join(f"{source} (SHA-256 {digest}...)" for source, digest in found)
+    return f"Data: {texts}. " if texts else ""
 
 
 def share_table(results: Results, experiment: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lsc_ext.experiments.grid import check_grid
+
 IDENTIFICATIONS = {
     "long_memory": "Figure 3A: dense recurrence and LRU, over the teacher's memory",
     "ablation": "Figure 3B: from a dense recurrence to the LRU, a change at a time",
@@ -90,10 +92,7 @@ def identification_grid(
     Raises:
         ValueError: an unknown experiment, or seeds that are none or not distinct.
     """
-    if experiment not in IDENTIFICATIONS:
-        raise ValueError(f"experiment: expected one of {', '.join(IDENTIFICATIONS)}, got {experiment!r}")
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds: expected distinct numbers, got {list(seeds)}")
+    check_grid(experiment, IDENTIFICATIONS, seeds)
     return [
         Identification(experiment=experiment, seed=seed, lr=lr, iterations=iterations, **cell)
         for seed in seeds

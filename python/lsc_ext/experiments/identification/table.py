@@ -9,6 +9,7 @@ from typing import Any
 from lsc_ext.bench.report import table
 from lsc_ext.experiments.identification.grid import IDENTIFICATIONS, Identification
 from lsc_ext.experiments.identification.summary import Results, Summary, best, cells, findings, label
+from lsc_ext.experiments.provenance import provenance
 
 MARKER = "identification"
 
@@ -30,27 +31,16 @@ def identification_document(
     for experiment, title in IDENTIFICATIONS.items():
         runs = list(planned.get(experiment, ()))
         kept = {run.key: results[experiment][run.key] for run in runs if run.key in results.get(experiment, {})}
-        parts += [f"### {title}", _provenance(kept, len(runs))]
+        parts += [f"### {title}", provenance(kept, len(runs), _kind(kept))]
         if kept:
             parts.append(_rates(kept, runs) if experiment == "adam" else _losses(kept, runs, experiment))
     return "\n\n".join(parts) + "\n"
 
 
-def _provenance(results: Results, count: int) -> str:
-    left = count - len(results)
-    state = f"{len(results)} runs" if left == 0 else f"**{len(results)} of {count} runs; {left} have not been run**"
-    if not results:
-        return f"{state}."
-    entries = [entry["result"] for entry in results.values()]
-    minutes = sum(entry["seconds"]["training"] for entry in entries) / 60
-    seeds = sorted({entry["config"]["seed"] for entry in results.values()})
+def _kind(results: Results) -> str:
+    """How long runs are; "" without results."""
     iterations = sorted({entry["config"]["iterations"] for entry in results.values()})
-    places = "; ".join(sorted({entry["environment"] for entry in entries}))
-    return (
-        f"{state} of {', '.join(f'{n:,}' for n in iterations)} iterations, seeds {', '.join(map(str, seeds))}, "
-        f"{minutes:.1f} minutes on one thread in all. Diverged: {sum(entry['diverged'] for entry in entries)}. "
-        f"Measured on {places}."
-    )
+    return f" of {', '.join(f'{n:,}' for n in iterations)} iterations" if iterations else ""
 
 
 def _losses(results: Results, runs: Sequence[Identification], experiment: str) -> str:
